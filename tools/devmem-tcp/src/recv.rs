@@ -1,4 +1,4 @@
-//! `devmem-tcp recv`: prepares, receives, finishes.
+//! The `recv` subcommand: sets the NIC up, receives TCP payload into dmabufs, restores the NIC.
 
 mod args;
 mod beside;
@@ -47,32 +47,32 @@ use removal::{Cause, Watch};
 use sinks::{Ready, Sinks};
 use summary::{Measured, Summary};
 
-/// Time that standard error may take for a line before the summary.
+/// Longest wait for a line on standard error to be written, before the summary is printed.
 const TAKEN: Duration = Duration::from_millis(50);
 
-/// What lasts from before the first change to the NIC until the summary.
+/// State of the `recv` command from before the first change to the NIC until the summary.
 struct Session<'a> {
     args: &'a Args,
     device: RxDevice,
     signals: Signals,
     watch: Watch,
-    /// The payload goes to standard output, which is then nobody else's.
+    /// Whether the payload is written to standard output, which then carries nothing else.
     stdout_taken: bool,
-    /// Connections that ended, where there is no limit of them.
+    /// Record of the connections that have ended; `None` unless `--connections unlimited`.
     served: Option<Served>,
 }
 
-/// Why there is no receiver, and what came of restoring the NIC.
+/// Error of setting a receiver up, with the outcome of restoring the NIC.
 struct Failed {
     error: anyhow::Error,
     restored: Result<()>,
 }
 
-/// The end of receiving; the memory is still bound.
+/// Result of receiving, before the dmabufs are unbound and the NIC is restored.
 struct Received {
     ended: receiver::Received<AnyMemory, AnySink>,
     measured: Measured,
-    /// Whether the NIC was changed for it.
+    /// Whether settings of the NIC were changed for the receiver.
     changed: bool,
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     finish(session, received)
 }
 
-/// Checks the options, and finds the device, its NIC and the addresses. Changes nothing.
+/// Checks the options, finds the device and its NIC, resolves the addresses. Changes nothing.
 fn find(args: &Args, stop: &StopHandle) -> Result<Found<AnyMemory>> {
     args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
@@ -105,7 +105,7 @@ fn find(args: &Args, stop: &StopHandle) -> Result<Found<AnyMemory>> {
     Ok(found.listen(addresses))
 }
 
-/// Prints what would change on the NIC.
+/// Prints the changes to the NIC that a receiver would make, for `--dry-run`.
 fn preview(args: &Args, found: &Found<AnyMemory>) -> Result<()> {
     let device = found.device();
     let changes = found.preview();
@@ -113,8 +113,9 @@ fn preview(args: &Args, found: &Found<AnyMemory>) -> Result<()> {
     crate::plan::print(nic_of(device), changes, false, args.json)
 }
 
-/// Takes the addresses, makes the memory, opens the output; then sets the NIC up, binds and listens. What fails
-/// before the NIC is touched is an error; what fails from then on is left to [`finish`].
+/// Binds the sockets, makes the dmabufs and opens the output, then sets the NIC up and listens. An
+/// error from before the first change to the NIC is returned as this function's error; a later one
+/// is in the returned pair, for [`finish`].
 fn prepare(
     args: &Args,
     found: Found<AnyMemory>,
@@ -145,7 +146,7 @@ fn prepare(
     Ok((session, ready))
 }
 
-/// Sets the NIC up, binds, listens, and makes the engine and its sinks.
+/// Sets the NIC up, binds the dmabufs to rx queues, listens, and makes the engine and its sinks.
 fn set_up(
     found: Found<AnyMemory>,
     sinks: Sinks<'_>,
@@ -168,7 +169,7 @@ fn set_up(
     }
 }
 
-/// Receives, observed, until all peers have closed or something ends it.
+/// Receives until all peers have closed or the receiver is stopped; an observer prints progress.
 fn receive(session: &Session<'_>, mut ready: Ready<'_>) -> Received {
     let Session {
         args,
@@ -215,7 +216,7 @@ fn receive(session: &Session<'_>, mut ready: Ready<'_>) -> Received {
     }
 }
 
-/// Unbinds and restores the NIC, prints the summary, and says whether all went well.
+/// Unbinds the dmabufs, restores the NIC and prints the summary. An error if anything failed.
 fn finish(session: Session<'_>, received: Result<Received, Failed>) -> Result<()> {
     let Session {
         args,
@@ -267,7 +268,7 @@ fn finish(session: Session<'_>, received: Result<Received, Failed>) -> Result<()
     exit::all([ended, restored, printed])
 }
 
-/// Raises the limit of open files to the hard limit, and warns if that is too low for the connections.
+/// Raises the limit of open files to the hard limit. Warns if that is too low for the connections.
 fn allow_fds(connections: u32) {
     // Queues, threads and dmabufs need file descriptors, too.
     const OTHERS: u64 = 64;
@@ -286,7 +287,7 @@ fn allow_fds(connections: u32) {
     }
 }
 
-/// The error of something that disappeared, in one line: what it was, and how much was received until then.
+/// Error in one line: which NIC, device or namespace disappeared, and how much had been received.
 fn disappeared(
     device: &str,
     cause: Cause,
@@ -312,27 +313,27 @@ fn disappeared(
     }
 }
 
-/// Posts a line on standard error, unless the receiver is to be quiet.
+/// Prints a line on standard error without waiting for it to be written, unless `--quiet` is given.
 fn tell(args: &Args, text: impl fmt::Display) {
     if !args.quiet {
         report::tell(text);
     }
 }
 
-/// Name of the NIC behind a device, or of the device where the NIC is out of reach.
+/// Name of the NIC behind a device; the device's own name if the NIC is out of reach.
 fn nic_of(device: &RxDevice) -> &str {
     let nic = device.nic.as_ref().map(|nic| &nic.device);
     nic.unwrap_or(&device.link.name)
 }
 
-/// Tells the service manager, if the receiver runs under one (`sd_notify`).
+/// Reports the receiver's state to the service manager, if one started the process (`sd_notify`).
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!("tell the service manager: {error}");
     }
 }
 
-/// The items in a row, with commas between them.
+/// Joins items into one text, with commas between them.
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items = items.into_iter().map(|item| item.to_string());
     items.collect::<Vec<_>>().join(", ")

@@ -109,8 +109,8 @@ pub(super) struct ThreadArgs {
     pub(super) patience: u32,
 }
 
-/// A size that pieces can have: a power of two, of a page at least (`net_devmem_bind_dmabuf`). Which of these the NIC
-/// takes, its driver says.
+/// Parses the argument of `--rx-page-size`: a power of two in bytes, at least a page
+/// (`net_devmem_bind_dmabuf`). Which of these sizes a NIC accepts depends on its driver.
 fn rx_page_size(text: &str) -> Result<u32, String> {
     const MOST: u64 = 1 << 31;
     let Size(bytes) = text.parse()?;
@@ -125,14 +125,14 @@ fn rx_page_size(text: &str) -> Result<u32, String> {
     u32::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
 }
 
-/// Seconds, which may have a fraction; 0 is allowed.
+/// Parses a number of seconds, which may have a fraction and may be 0.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 impl Args {
-    /// The receiver that the options ask for, but for addresses and memory.
+    /// Builder of the receiver that the options ask for. Addresses and memory are added later.
     pub(super) fn builder(&self, netns: &NetNs) -> Builder<AnyMemory> {
         let mut builder = Receiver::on(&self.dev)
             .netns(netns.clone())
@@ -159,7 +159,7 @@ impl Args {
         }
     }
 
-    /// Sets the options that are about connections.
+    /// Returns a closure that sets the engine's options for connections, for example timeouts.
     fn config(&self) -> impl FnOnce(&mut Config) + Send + use<> {
         let keepalive = (!self.keepalive.is_zero()).then(|| Keepalive::after(self.keepalive));
         let idle_timeout = self.idle_timeout.filter(|limit| !limit.is_zero());
@@ -177,7 +177,7 @@ impl Args {
         }
     }
 
-    /// Connections that may be open at a time.
+    /// Number of connections that may be open at the same time.
     pub(super) fn at_a_time(&self) -> u32 {
         const OF_UNLIMITED: u32 = 64;
         self.at_a_time.unwrap_or(match self.connections {
@@ -186,7 +186,7 @@ impl Args {
         })
     }
 
-    /// Bytes that the NIC fills at a time.
+    /// Size of a niov in bytes: the argument of `--rx-page-size`, or the system's page size.
     pub(super) fn niov(&self) -> u64 {
         match self.rx_page_size {
             Some(bytes) => bytes.max(1).into(),

@@ -1,4 +1,5 @@
-//! Peers whose payload all comes beside the dmabuf: TCP works, and nothing is in device memory.
+//! Detection of peers whose payload all comes in host memory, beside the dmabuf. TCP works for
+//! them, but nothing is in device memory.
 
 use common::remedy::of_connection;
 use std::collections::{HashMap, HashSet};
@@ -10,54 +11,55 @@ use devmem::engine::{Connection, ConnectionError, Monitor, Progress, Report, Sna
 use super::pool::PATIENCE;
 use super::sinks::Ready;
 
-/// A peer is judged by its first second, or its first MiB if that comes sooner: a NIC may leave a
-/// short first message beside the dmabuf, but not all of that.
+/// Time from a peer's first bytes until the peer is judged, unless a MiB comes sooner: a NIC may
+/// leave a short first message beside the dmabuf, but not all of the first second or MiB.
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
-/// Longest time between two looks while peers are waited for that have sent nothing yet.
+/// Longest time between two snapshots while some peers have sent nothing yet.
 const LONGEST: Duration = Duration::from_secs(8);
-/// Shortest time between two warnings.
+/// Shortest time between two warnings of payload beside the dmabuf.
 const EPISODE: Duration = Duration::from_secs(10);
 
-/// Looks for such peers while they are received from. A look wakes the engine, so there is one when
-/// peers come, others while some of them can't be judged, and none after that.
+/// Detector of peers whose payload all comes beside the dmabuf, in host memory. A snapshot wakes
+/// the engine, so one is taken when peers come, more while some peers can't be judged, and none
+/// after that.
 pub(super) struct Beside {
     device: String,
     progress: Progress,
     monitor: Monitor,
-    /// Accepted when looked last.
+    /// Number of connections accepted until the last tick.
     connections: u64,
     due: Option<Due>,
     pause: Duration,
-    /// When a peer that can't be judged was first seen to have sent something.
+    /// Time of the first snapshot with bytes from a peer, by peer index, until the peer is judged.
     since: HashMap<usize, Instant>,
     judged: HashSet<usize>,
-    /// Unsteered payload is an error.
+    /// Whether unsteered payload is an error (`--refuse-unsteered`).
     refused: bool,
     warned: Option<Instant>,
     warning: Option<String>,
 }
 
-/// When to look again, or at how many bytes in all if that comes sooner.
+/// Time of the next snapshot, or the number of received bytes at which it is taken if sooner.
 #[derive(Debug, Clone, Copy)]
 struct Due {
     at: Instant,
     bytes: u64,
 }
 
-/// What a look came to.
+/// Peers that a snapshot shows to receive nothing into the dmabuf, and whether to look again.
 #[derive(Debug, Default)]
 struct Judgement {
-    /// Peers of which all came beside.
+    /// Peers whose payload all came beside the dmabuf, with their counters.
     beside: Vec<(String, StreamStats)>,
-    /// Peers that have sent too little yet.
+    /// Whether a peer has sent bytes but can't be judged, or warned of, yet.
     sending: bool,
-    /// Peers that have sent nothing yet.
+    /// Whether a peer has sent nothing yet, or an engine did not answer.
     silent: bool,
 }
 
 impl Beside {
-    /// For the peers of a receiver; `refused` says that unsteered payload is an error.
+    /// Makes a detector for a receiver's peers; `refused` says that unsteered payload is an error.
     pub(super) fn new(ready: &Ready<'_>, refused: bool) -> Self {
         Self {
             device: ready.device().link.name.clone(),
@@ -74,12 +76,12 @@ impl Beside {
         }
     }
 
-    /// The last warning.
+    /// Last warning of payload beside the dmabuf, without its remedy; `None` if there was none.
     pub(super) fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// A warning if there is one to give, with what to do on a second line.
+    /// Judges the peers if a snapshot is due. May return a warning, with a remedy on a second line.
     pub(super) fn tick(&mut self) -> Option<String> {
         let (now, bytes) = (Instant::now(), self.progress.bytes());
         if bytes == 0 {
@@ -172,8 +174,8 @@ impl Beside {
         judgement
     }
 
-    /// At the end: a warning if nothing at all came into the dmabuf, and neither a warning nor an
-    /// error says so.
+    /// Returns a final warning if no payload of any peer came into the dmabuf, unless an earlier
+    /// warning or an error says that.
     pub(super) fn end(&mut self) -> Option<String> {
         let stats = self.monitor.snapshot(PATIENCE)?.total().stats;
         let refused = self.refused && stats.unsteered_bytes > 0;
@@ -192,8 +194,8 @@ impl Beside {
     }
 }
 
-/// Warning of a receiver's end, with what to do. `of_ended` is the number of bytes, all beside the dmabuf, of
-/// connections that the report does not have.
+/// Makes the summary's warning of payload beside the dmabuf, with a remedy. `of_ended` is the
+/// number of bytes, all beside the dmabuf, of connections that the report does not have.
 pub(super) fn warning<S>(report: &Report<S>, of_ended: u64) -> Option<String> {
     let beside = |connection: &&Connection<S>| is_beside(&connection.stats);
     let peers: Vec<_> = report.connections.iter().filter(beside).collect();
@@ -217,12 +219,12 @@ pub(super) fn warning<S>(report: &Report<S>, of_ended: u64) -> Option<String> {
     ))
 }
 
-/// Whether a stream brought something, and nothing of it into the dmabuf.
+/// Whether a stream has payload, and none of it came into the dmabuf.
 fn is_beside(stats: &StreamStats) -> bool {
     stats.bytes > 0 && stats.frags == 0
 }
 
-/// What to do about it: that of the error which `--refuse-unsteered` or `--refuse-linear` makes of it.
+/// Remedy for payload beside the dmabuf, as `--refuse-unsteered` or `--refuse-linear` gives it.
 fn remedy(stats: &StreamStats) -> &'static str {
     let unsteered = ConnectionError::Unsteered {
         offset: 0,

@@ -12,7 +12,7 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// Processor time of this process until now; zero if the system does not tell.
+    /// Processor time of this process until now; zero if `getrusage` fails.
     pub(super) fn now() -> Self {
         let seconds = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
         getrusage(UsageWho::RUSAGE_SELF).map_or_else(
@@ -24,7 +24,7 @@ impl Cpu {
         )
     }
 
-    /// Processor time between an earlier moment and this one.
+    /// Difference between this processor time and an earlier one.
     pub(super) fn since(self, earlier: Self) -> Self {
         Self {
             user: self.user - earlier.user,

@@ -1,4 +1,4 @@
-//! Connections that have ended: for the summary, or each on a line where a receiver serves without end.
+//! Connections that have ended: listed in the summary, or printed one by one if unlimited.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,25 +11,25 @@ use serde::Serialize;
 use super::args::Args;
 use super::sinks::Ready;
 
-/// A connection that has ended.
+/// Connection that has ended, as it is printed.
 #[derive(Serialize)]
 pub(super) struct Connection {
     pub(super) peer: String,
     pub(super) bytes: u64,
-    /// Whether the peer closed: all that it sent was received.
+    /// Whether the peer closed the connection, after all its bytes were received.
     pub(super) closed: bool,
     pub(super) error: Option<String>,
-    /// What to do about the error.
+    /// Remedy for the error that ended the connection.
     #[serde(skip)]
     pub(super) remedy: Option<&'static str>,
-    /// Whether the peer fell silent: an exit code of its own.
+    /// Whether the connection ended because its peer was silent, which has its own exit code.
     #[serde(skip)]
     pub(super) silent: bool,
-    /// Number of its bytes that were compared with the pattern and right.
+    /// Number of payload bytes found equal to the pattern; `None` without `--validate`.
     pub(super) validated_bytes: Option<u64>,
-    /// Checksum of the bytes that the sink took, with `--checksum`.
+    /// CRC-32 of the payload that the sink received, with `--checksum`.
     pub(super) crc32: Option<u32>,
-    /// Number of bytes that the sink took.
+    /// Number of payload bytes that the CRC-32 covers.
     pub(super) crc32_bytes: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ impl From<&engine::Connection<AnySink>> for Connection {
 }
 
 impl Connection {
-    /// The connection in a line, without its remedy.
+    /// Describes the ended connection in one line, without the remedy.
     fn line(&self) -> String {
         let Self { peer, bytes, .. } = self;
         let found = match (self.validated_bytes, self.crc32) {
@@ -75,16 +75,16 @@ impl Connection {
     }
 }
 
-/// Numbers of connections that have ended.
+/// Numbers of connections that have ended, by how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Counts {
-    /// Connections that the peer closed.
+    /// Number of connections that the peer closed.
     pub(super) closed: u64,
-    /// Connections that ended by an error.
+    /// Number of connections that ended by an error.
     pub(super) failed: u64,
-    /// Connections that were open when the receiver was stopped.
+    /// Number of connections that were open when the receiver was stopped.
     pub(super) stopped: u64,
-    /// Connections whose line was not printed, because those before were not read in time.
+    /// Number of ended connections whose line was dropped, because the output was not read in time.
     pub(super) unprinted: u64,
 }
 
@@ -104,10 +104,10 @@ impl Counts {
     }
 }
 
-/// Most lines that may wait to be printed.
+/// Greatest number of lines about ended connections that may wait to be printed.
 const MAX_LINES: usize = 1000;
 
-/// Record of a receiver without end: sums over the connections that have ended, and lines to be printed.
+/// Shared record of an unlimited receiver: sums over ended connections, and lines to be printed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served(Arc<Mutex<Record>>);
 
@@ -128,17 +128,18 @@ pub(super) struct Line {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sums {
     pub(super) counts: Counts,
-    /// Number of bytes that were compared with the pattern and right.
+    /// Number of payload bytes found equal to the pattern of `--validate`.
     pub(super) validated: u64,
-    /// Number of bytes of the connections of which no byte came into the dmabuf.
+    /// Number of payload bytes of connections that received nothing into the dmabuf.
     pub(super) beside: u64,
-    /// Number of tokens that connections which did not fail have not returned.
+    /// Number of tokens that were not returned, of connections that ended without an error.
     pub(super) unreturned: u64,
 }
 
 impl Served {
-    /// Takes the receiver's connections as they end. Prints each as JSON on a line of standard output, or of standard
-    /// error where the payload goes to the other; in words, the lines wait for [`Served::take_lines`].
+    /// Records each of the receiver's connections when it ends. With `--json`, prints it on
+    /// standard output, or on standard error if standard output carries the payload; otherwise its
+    /// line waits for [`Served::take_lines`].
     pub(super) fn attend(&self, ready: &mut Ready<'_>, args: &Args, stdout_taken: bool) {
         let served = self.clone();
         let (json, quiet) = (args.json, args.quiet);
@@ -170,7 +171,7 @@ impl Served {
         });
     }
 
-    /// Takes the lines that wait, in the order in which the connections ended.
+    /// Takes the waiting lines about ended connections, the earliest end first.
     pub(super) fn take_lines(&self) -> Vec<Line> {
         std::mem::take(&mut self.lock().lines)
     }
@@ -179,7 +180,7 @@ impl Served {
         self.lock().sums
     }
 
-    /// Counts a line that could not be printed.
+    /// Counts an ended connection whose line could not be printed.
     pub(super) fn miss_line(&self) {
         self.lock().sums.counts.unprinted += 1;
     }
@@ -202,7 +203,8 @@ impl Connection {
     }
 }
 
-/// Posts a line: this is a thread that receives. Returns false if the line was dropped.
+/// Prints an ended connection as a line of JSON. Never blocks, because it runs on a receiving
+/// thread. Returns false if the line was dropped.
 fn print_json(connection: &Connection, stdout_taken: bool) -> bool {
     let stream = match stdout_taken {
         true => stdio::stderr(),

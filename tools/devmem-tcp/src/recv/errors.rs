@@ -1,4 +1,4 @@
-//! The errors of a receiver, in the options of this tool and with what to do about them.
+//! Errors of the `receiver` library turned into errors that name this tool's options and a remedy.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::enter::{enter, within};
 use crate::remedy::{Hint, in_namespace};
 use crate::{below, holder};
 
-/// The error of a receiver in the namespace `netns`, whose NIC is in `nic_netns`.
+/// Adds a remedy to a receiver's error. The device is in `netns`, its NIC in `nic_netns`.
 pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs) -> Error {
     use receiver::Error::{
         Down, Engine, InUse, Kernel, Map, NamedTwice, Nic, NoFreeQueue, NoLease, NoSuchQueue,
@@ -91,22 +91,22 @@ pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs
     hint.into()
 }
 
-/// The error of a receiver on this device.
+/// Adds a remedy to the error of a receiver on `device`.
 pub(super) fn explained_of(error: receiver::Error, device: &RxDevice) -> Error {
     explained(error, &device.netns, nic_netns(device))
 }
 
-/// The outcome of restoring the NIC behind this device.
+/// Adds a remedy to an error of restoring the NIC behind `device`.
 pub(super) fn restored_of(restored: Result<(), nic::Error>, device: &RxDevice) -> Result<()> {
     restored.map_err(|error| in_namespace(error, nic_netns(device)))
 }
 
-/// The namespace of the NIC behind a device, as far as it is known.
+/// Namespace of the NIC behind a device; the device's own namespace if the NIC is out of reach.
 fn nic_netns(device: &RxDevice) -> &NetNs {
     device.nic.as_ref().map_or(&device.netns, |nic| &nic.netns)
 }
 
-/// The error of a virtual device that leases no queue: which device to take, or how it leases one.
+/// Error of a virtual device that leases no queue. Remedy: another device, or a `lease` command.
 fn no_lease(device: &str, error: &receiver::Error, netns: &NetNs) -> Hint {
     let link = Link::open_in(netns).and_then(|mut links| links.by_name(device));
     let netkit = link.as_ref().ok().and_then(|link| link.netkit.as_ref());
@@ -138,7 +138,7 @@ fn no_lease(device: &str, error: &receiver::Error, netns: &NetNs) -> Hint {
     Hint::new(format!("recv {error}"), remedy)
 }
 
-/// The other end of a pair, where it can be seen.
+/// Finds the other end of a netkit pair, and its namespace; `None` if it can't be seen.
 fn other_end(netns: &NetNs, link: &LinkInfo) -> Option<(NetNs, LinkInfo)> {
     let (there, ifindex) = Link::open_in(netns).ok()?.other_end(netns, link).ok()??;
     let other = Link::open_in(&there).ok()?.get(ifindex).ok()?;
@@ -153,7 +153,7 @@ fn wrong_queue((device, netns): (&str, &NetNs), queue: u32, why: &str) -> Hint {
     )
 }
 
-/// Names who has the queue, where that is what the kernel refused a binding for.
+/// Adds the processes that hold bindings to the error of a queue that is bound already.
 fn with_holders(error: netdev::Error, netns: &NetNs) -> netdev::Error {
     let text = error.message().unwrap_or_default();
     if !text.contains("already memory provider bound") {
@@ -163,7 +163,7 @@ fn with_holders(error: netdev::Error, netns: &NetNs) -> netdev::Error {
     error.about(object)
 }
 
-/// Who has a binding in this namespace, behind a comma; nothing where nobody can be seen.
+/// Lists the processes that hold bindings in a namespace, as `, by A or B`; empty if none is seen.
 fn holders(netns: &NetNs) -> String {
     match &holder::find(Some(netns))[..] {
         [] => String::new(),
@@ -171,7 +171,8 @@ fn holders(netns: &NetNs) -> String {
     }
 }
 
-/// What to do about a queue that the kernel refuses to bind because it is leased out (`netdev_nl_get_dma_dev`).
+/// Remedy for a queue that can't be bound because it is leased out (`netdev_nl_get_dma_dev`).
+/// `None` for any other error.
 fn leased_out(error: &netdev::Error, netns: &NetNs) -> Option<String> {
     if !error.message()?.contains("Device doesn't support DMA") {
         return None;
@@ -210,7 +211,7 @@ fn leased_out(error: &netdev::Error, netns: &NetNs) -> Option<String> {
     ))
 }
 
-/// Who listens at the address that can't be bound.
+/// Lists the processes that listen at the address of a bind error, if that is `EADDRINUSE`.
 fn listeners(error: &SocketError, netns: &NetNs) -> Option<String> {
     if error.raw_os_error() != Some(libc::EADDRINUSE) {
         return None;

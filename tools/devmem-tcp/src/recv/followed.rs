@@ -1,4 +1,4 @@
-//! A link that is followed from namespace to namespace until it is gone for good.
+//! Tracker of a network device, from namespace to namespace, until the device is deleted.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
@@ -6,13 +6,13 @@ use std::time::Instant;
 use netdev::link::{LinkEvent, LinkEvents, LinkInfo};
 use netdev::{Ifindex, Link, NetNs, NsId, Result};
 
-/// The link and a socket that hears of it.
+/// Tracked network device, with the netlink socket that receives its moves and its deletion.
 pub(super) struct Followed {
     pub(super) device: String,
     ifindex: Ifindex,
     netns: NetNs,
     events: LinkEvents,
-    /// How it was when it was last seen, to know it again; `None` if it was gone already.
+    /// Device as it was last seen, by which a NIC is found again; `None` if it was deleted already.
     seen: Option<LinkInfo>,
     state: State,
 }
@@ -20,7 +20,7 @@ pub(super) struct Followed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Followed,
-    /// It went to a namespace that can't be looked into: of its end nothing is heard.
+    /// The device moved to a namespace that can't be entered: its deletion will not be seen.
     Lost,
     Gone,
 }
@@ -43,18 +43,18 @@ impl Followed {
         })
     }
 
-    /// Whether anything is heard of it.
+    /// Whether events of the device are received: it is neither deleted nor out of sight.
     pub(super) fn is_followed(&self) -> bool {
         self.state == State::Followed
     }
 
-    /// Whether it is where it was last heard of.
+    /// Whether the device exists in the namespace where it was last seen.
     pub(super) fn is_there(&self) -> bool {
         self.state == State::Followed
             && look(&self.netns, self.ifindex).is_ok_and(|link| link.is_some())
     }
 
-    /// Whether it is gone, after all that has been told of it until now, or until a deadline.
+    /// Whether the device was deleted, by the events received until now, or until `deadline`.
     pub(super) fn is_gone(&mut self, deadline: Option<Instant>) -> bool {
         while self.state == State::Followed {
             let deadline = deadline.unwrap_or_else(Instant::now);
@@ -82,7 +82,7 @@ impl Followed {
         self.state == State::Gone
     }
 
-    /// Follows the link into the namespace that it moved to, of which its old namespace has this id.
+    /// Follows the device into the namespace that has the id `nsid` in its old namespace.
     fn follow(&mut self, nsid: NsId, ifindex: Ifindex) {
         let there = NetNs::visible().and_then(|visible| {
             Link::open_in(&self.netns)?.find_namespace(nsid, &visible.namespaces)
@@ -97,7 +97,7 @@ impl Followed {
         }
     }
 
-    /// Listens in another namespace from now on; false if it is not there.
+    /// Continues tracking in another namespace; returns false if the device is not there.
     fn settle(&mut self, netns: &NetNs, ifindex: Ifindex) -> bool {
         match Self::new(&self.device, ifindex, netns) {
             Ok(found) if found.state == State::Followed => {
@@ -108,8 +108,8 @@ impl Followed {
         }
     }
 
-    /// It moved on before it was looked for. A NIC is known again by its place on the bus and its
-    /// address; a virtual link by nothing.
+    /// Searches all visible namespaces for a NIC that moved on before it was found, or gives up. A
+    /// NIC is recognised by its parent device and MAC address; a virtual device can't be.
     fn find_or_lose(&mut self) {
         self.state = State::Lost;
         let Some(seen) = self.seen.clone().filter(LinkInfo::is_physical) else {
@@ -138,14 +138,14 @@ impl AsFd for Followed {
     }
 }
 
-/// One after the other: none is held open.
+/// Iterates over the visible namespaces. Opens only one of them at a time.
 fn visible() -> impl Iterator<Item = NetNs> {
     let seen = NetNs::visible().map(|visible| visible.namespaces);
     let seen = seen.unwrap_or_default().into_iter();
     seen.filter_map(|seen| seen.open().ok())
 }
 
-/// The link, if it is there.
+/// Looks a device up by its ifindex in a namespace; `None` if it does not exist.
 fn look(netns: &NetNs, ifindex: Ifindex) -> Result<Option<LinkInfo>> {
     match Link::open_in(netns)?.get(ifindex) {
         Ok(link) => Ok(Some(link)),

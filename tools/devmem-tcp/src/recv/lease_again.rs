@@ -1,4 +1,4 @@
-//! The command that makes a lease again.
+//! Command line that would make a device's lease again, after the lease has ended.
 
 use netdev::link::LinkInfo;
 use netdev::{Link, NetNs, queue_list, shell_command, shell_word};
@@ -8,8 +8,8 @@ use crate::ending_lease::{EndingLease, GuestLocation};
 use crate::enter::{enter, within};
 use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 
-/// Command that leases again what the device leases now, as its lease was made, to be pasted in the current
-/// namespace. Where the NIC or its queues are not known, a word stands for them.
+/// Command line that would make the device's present lease again, with the same options. Can be
+/// pasted in the current namespace. A placeholder stands for an unknown NIC or unknown queues.
 pub(super) fn lease_again(device: &RxDevice) -> String {
     let RxDevice {
         netns, link, nic, ..
@@ -47,7 +47,7 @@ pub(super) fn lease_again(device: &RxDevice) -> String {
     nic_netns.map_or_else(|| command.clone(), |netns| within(netns, &command))
 }
 
-/// All queues of the NIC that the device leases.
+/// Lists the NIC's queues that the device leases; `None` if they are not known.
 fn queues(nic: &NicBehind, netns: &NetNs, link: &LinkInfo) -> Option<String> {
     let location = GuestLocation::Entered(netns.clone());
     let leases = EndingLease::of(&nic.netns, link.ifindex, &location).ok()?;
@@ -55,14 +55,14 @@ fn queues(nic: &NicBehind, netns: &NetNs, link: &LinkInfo) -> Option<String> {
     (!queues.is_empty()).then(|| queue_list(&queues))
 }
 
-/// The other end of a pair, where it can be seen.
+/// Finds the host end of a netkit pair, and its namespace; `None` if it can't be seen.
 fn host_end(netns: &NetNs, link: &LinkInfo) -> Option<(NetNs, LinkInfo)> {
     let (host, ifindex) = Link::open_in(netns).ok()?.other_end(netns, link).ok()??;
     let end = Link::open_in(&host).ok()?.get(ifindex).ok()?;
     Some((host, end))
 }
 
-/// What was noted with the lease, if it can be read.
+/// Reads a lease's record from the lease journal; `None` if it is missing or can't be read.
 fn record(netns: &NetNs, host_end: &LinkInfo) -> Option<LeaseRecord> {
     let journal = LeaseJournal::open(true).ok()?;
     journal.record_of(netns, host_end).ok()?.cloned()

@@ -1,5 +1,5 @@
-//! Progress of a receiver, once a second: with `--live` a view on a terminal, plain lines, or JSON; else
-//! a line on a terminal.
+//! Progress output of a receiver, once a second: a view on a terminal, plain lines, or JSON.
+//! Without `--live`, one line on a terminal.
 
 mod draw;
 mod figures;
@@ -25,7 +25,7 @@ pub(super) use second::plural;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What was counted at an earlier look.
+/// Byte counts of the previous snapshot, from which rates are computed.
 #[derive(Debug, Default)]
 struct Before {
     at: Option<Instant>,
@@ -51,23 +51,24 @@ enum Out {
     Json,
 }
 
-/// Tells each second how it goes.
+/// Printer of a receiver's progress, once a second.
 pub(super) struct Live {
     monitor: Monitor,
     out: Out,
     stream: &'static Stream,
     began: Instant,
     next: Instant,
-    /// The last answer, for when none comes.
+    /// Last snapshot of the engine, which is shown again if the engine does not answer.
     last: Option<Snapshot>,
     before: Before,
-    /// The last look at which nothing had come yet.
+    /// Time of the last snapshot without any received byte, from which the mean rate is computed.
     empty: Option<Instant>,
 }
 
 impl Live {
-    /// With `--live` on standard output, or on standard error where the payload goes to the other;
-    /// else one line on standard error, `None` where that is no terminal.
+    /// Makes the printer of a receiver's progress; `None` if no progress is to be printed. With
+    /// `--live`, prints on standard output, or on standard error if standard output carries the
+    /// payload; otherwise one line on standard error, if that is a terminal.
     pub(super) fn new(args: &Args, ready: &Ready<'_>, stdout_taken: bool) -> Option<Self> {
         let title = format!("recv {}", ready.device().link.name);
         let to_stderr = !args.live || stdout_taken;
@@ -99,7 +100,7 @@ impl Live {
         })
     }
 
-    /// Tells it if a second has passed.
+    /// Prints the receiver's progress if a second has passed since the last time.
     pub(super) fn tick(&mut self, memory: &State, warning: Option<&str>) {
         let now = Instant::now();
         if now < self.next {
@@ -139,7 +140,7 @@ impl Live {
         self.last = Some(snapshot);
     }
 
-    /// Takes the view off the terminal, for what is printed next.
+    /// Erases the live view from the terminal, before other output is printed.
     pub(super) fn clear(&mut self) {
         if let Out::Screen(screen) = &mut self.out {
             let text = screen.erase();
@@ -226,7 +227,7 @@ impl Live {
         }
     }
 
-    /// The queues that are received on, and whatever else connections come by.
+    /// Figures for the receiver's rx queues, and for any others that connections arrive through.
     fn queues(&self, snapshot: &Snapshot, now: Instant, memory: &State) -> Vec<Queue> {
         let known = memory.queues.iter().map(|queue| queue.napi);
         let mut ids: Vec<Option<u32>> = known.flatten().map(Some).collect();
@@ -258,7 +259,7 @@ impl Live {
     }
 }
 
-/// The NIC's queue that this NAPI instance serves.
+/// Number of the receiver's rx queue that the NAPI instance serves; `None` if unknown.
 fn queue_of(memory: &State, napi: Option<u32>) -> Option<u32> {
     let napi = napi?;
     let queue = memory.queues.iter().find(|queue| queue.napi == Some(napi));

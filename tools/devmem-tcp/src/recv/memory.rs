@@ -1,4 +1,4 @@
-//! The dmabufs that are received into.
+//! Memory that a receiver binds: dmabufs made by `--memory`, `--size` and `--pages`.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -16,7 +16,8 @@ use crate::privilege;
 use crate::remedy::Hint;
 use crate::room;
 
-/// Niovs for each connection: a first window of small segments. The NIC's rings need as many again.
+/// Number of niovs that a connection needs for a first window of small segments. The NIC's rings
+/// need as many again.
 const NIOVS_EACH: u64 = 16;
 
 #[derive(clap::Args)]
@@ -35,7 +36,7 @@ pub(super) struct MemoryArgs {
 }
 
 impl MemoryArgs {
-    /// Makes `count` dmabufs, and warns if they are small for the connections.
+    /// Makes `count` dmabufs, and warns if they are small for this number of connections.
     pub(super) fn make(&self, count: usize, connections: u32, niov: u64) -> Result<Vec<AnyMemory>> {
         if count > 1 && matches!(self.memory, Choice::Fd(_)) {
             return Err(Hint::new(
@@ -90,7 +91,7 @@ impl MemoryArgs {
         })
     }
 
-    /// Warns of memory that is small for the connections: it would only be noticed as slowness.
+    /// Warns if the memory is small for the connections, which would show only as slow connections.
     fn warn_of_a_small_pool(&self, memory: &[AnyMemory], connections: u32, niov: u64) {
         let pool = pool(memory);
         let connections = u64::from(connections);
@@ -107,7 +108,7 @@ impl MemoryArgs {
         }
     }
 
-    /// Remedy for memory that is too small, with the size that would do.
+    /// Remedy text for memory that is too small, with the size that is needed.
     fn enlarge(&self, size: Size) -> String {
         match self.memory.is_passed() {
             true => format!("Pass a larger one, of {} or more", size.flag()),
@@ -115,7 +116,7 @@ impl MemoryArgs {
         }
     }
 
-    /// Remedy for memory that is too small, where it is not known what size would do.
+    /// Remedy text for memory that is too small, where the needed size is not known.
     pub(super) fn larger(&self) -> &'static str {
         match self.memory.is_passed() {
             true => "pass a larger dmabuf",
@@ -123,7 +124,7 @@ impl MemoryArgs {
         }
     }
 
-    /// Describes the memory: the size of one dmabuf and, unless it is a udmabuf, where it is from.
+    /// Describes the memory: the size of one dmabuf and, unless it is a udmabuf, its source.
     pub(super) fn describe<'a>(&self, mut memory: impl Iterator<Item = &'a AnyMemory>) -> String {
         let size = Size(memory.next().map_or(0, Dmabuf::len));
         match &self.memory {
@@ -133,14 +134,14 @@ impl MemoryArgs {
     }
 }
 
-/// Bytes that all connections may have to share: those of the smallest dmabuf, because all may come
+/// Size in bytes of the smallest dmabuf, which all connections may have to share: all may come
 /// through its queue.
 fn pool(memory: &[AnyMemory]) -> u64 {
     memory.iter().map(Dmabuf::len).min().unwrap_or(0)
 }
 
-/// Whether all dmabufs differ: two bindings of one would hand out each other's niovs. A dmabuf is
-/// identified by its inode (`dma_buf_getfile`).
+/// Whether all dmabufs are different: two bindings of one would hand out each other's niovs. A
+/// dmabuf is identified by its inode (`dma_buf_getfile`).
 fn distinct(memory: &[AnyMemory]) -> Result<bool> {
     let inode = |memory: &AnyMemory| {
         let file = File::from(memory.as_fd().try_clone_to_owned()?);

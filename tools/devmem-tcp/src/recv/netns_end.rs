@@ -1,8 +1,8 @@
-//! The end of a network namespace, as its owner sees it.
+//! Detection that a network namespace was deleted: by its name, its path, or its process.
 //!
-//! A receiver holds sockets in the namespace that it receives in, so the namespace itself does not
-//! end under it. What ends is what it was named by: the name goes from `/run/netns` (`ip netns
-//! delete` unmounts and unlinks it), the path leads elsewhere, the process exits.
+//! A receiver holds sockets in the namespace that it receives in, so the kernel keeps the namespace
+//! while the receiver runs. What ends is the name that the user gave: the file in `/run/netns` (`ip
+//! netns delete` unmounts and unlinks it), a path that leads elsewhere, or a process that exits.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,21 +14,21 @@ use netdev::NetNs;
 
 use crate::args::NetNsArg;
 
-/// Where `ip netns` keeps the names.
+/// Directory in which `ip netns` keeps the names of namespaces.
 const NAMED: &str = "/run/netns";
 
-/// What the namespace is known by.
+/// Name, path or process that stands for a network namespace, to be watched for its end.
 #[derive(Debug)]
 pub(super) enum NetnsEnd {
-    /// A file that stands for it.
+    /// File that stands for the namespace: path, device and inode numbers, and name for messages.
     File {
         path: PathBuf,
         identity: (u64, u64),
         name: String,
     },
-    /// A process in it, by its folder in /proc, which no later process of that number gets.
+    /// Process in the namespace, by its open /proc folder, which no later process of that pid gets.
     Process { folder: File, pid: u32 },
-    /// The namespace of this process, which has no name.
+    /// Namespace of the current process, which has no name that could be deleted.
     Nothing,
 }
 
@@ -56,7 +56,7 @@ impl NetnsEnd {
         })
     }
 
-    /// What has gone, in words, if it has.
+    /// Describes how the namespace ended; `None` while its name, path or process exists.
     pub(super) fn gone(&self) -> Option<String> {
         match self {
             Self::File {
@@ -81,7 +81,8 @@ impl NetnsEnd {
     }
 }
 
-/// Through the open folder: of a process that has exited it is empty, also before it is reaped.
+/// Path of a process's network namespace, by the open /proc folder of the process. The folder of a
+/// process that has exited is empty, also before the process is reaped.
 fn namespace_in(folder: RawFd) -> String {
     format!("/proc/self/fd/{folder}/ns/net")
 }
@@ -90,7 +91,7 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// The name of the namespace that this process is in, if `ip netns` gave it one.
+/// Finds the `ip netns` name of the namespace with this device and inode; `None` if it has no name.
 fn name_of(identity: (u64, u64)) -> Option<String> {
     let mut entries = fs::read_dir(NAMED).ok()?.flatten();
     let found = entries.find(|entry| {

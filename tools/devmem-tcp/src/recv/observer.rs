@@ -1,4 +1,4 @@
-//! Output while a receiver runs: a view each second, and warnings.
+//! Output of a running receiver: a live view each second, ended connections, and warnings.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use super::pool::{State, Watcher};
 use super::sinks::Ready;
 use crate::report;
 
-/// How long a terminal may take for a few lines.
+/// Longest wait for lines on standard output or standard error to be written.
 const TAKEN: Duration = Duration::from_millis(50);
 
-/// All that a running receiver is looked at by. It runs on the thread that watches for what may go
-/// away, a few times a second, and not on those that receive.
+/// Printer of a running receiver's live view, ended connections and warnings. Runs a few times a
+/// second on the thread that watches for removals, not on the threads that receive.
 pub(super) struct Observer {
     memory: Watcher,
     beside: Beside,
@@ -26,7 +26,7 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    /// For a receiver; with `stdout_taken` nothing is shown on standard output.
+    /// Makes a receiver's observer. With `stdout_taken`, nothing is printed on standard output.
     pub(super) fn new(
         args: &Args,
         ready: &Ready<'_>,
@@ -63,7 +63,7 @@ impl Observer {
         }
     }
 
-    /// Prints lines of connections that have ended, as fast as they are read.
+    /// Prints lines about ended connections on standard error. Counts lines not read in time.
     fn print(&self, lines: Vec<Line>) {
         let Some((served, _)) = &self.served else {
             return;
@@ -83,7 +83,7 @@ impl Observer {
         }
     }
 
-    /// Takes off the terminal what was written over and over.
+    /// Erases the live view from the terminal, and waits for pending output to be written.
     fn clear(&mut self) {
         if let Some(live) = &mut self.live {
             live.clear();
@@ -93,7 +93,7 @@ impl Observer {
         stdio::stderr().settle(TAKEN);
     }
 
-    /// The end: the terminal as it was, and how much memory was taken.
+    /// Erases the live view and prints what is left. Returns the final use of the dmabufs.
     pub(super) fn end(mut self) -> State {
         self.clear();
         if let Some((served, _)) = &self.served {

@@ -1,4 +1,4 @@
-//! Places of a receiver without end: how many connections may be open, and whether others wait for one.
+//! Warning of an unlimited receiver that has as many open connections as `--at-a-time` allows.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use devmem::engine::Progress;
 use super::args::Args;
 use super::sinks::Ready;
 
-/// How long all places are taken before a warning says so.
+/// Time for which the limit of open connections must be reached before a warning is given.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Shortest time between two warnings.
+/// Shortest time between two warnings that the limit of open connections is reached.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Watch for a receiver whose places are all taken, so that further connections wait unseen.
+/// State of the warning that the limit of open connections is reached and further peers wait.
 pub(super) struct Places {
     all: u64,
     progress: Progress,
-    /// When all places were first seen to be taken.
+    /// Time at which the limit of open connections was first seen reached; `None` below the limit.
     since: Option<Instant>,
     warned: Option<Instant>,
 }
@@ -31,7 +31,8 @@ impl Places {
         }
     }
 
-    /// Looks at the places, where so many connections have ended; returns a warning if there is one to give.
+    /// Returns a warning if the limit of open connections has been reached for 5 s. `ended` is the
+    /// number of connections that have ended so far.
     pub(super) fn tick(&mut self, ended: u64) -> Option<String> {
         let open = self.progress.connections().saturating_sub(ended);
         self.look(open, Instant::now())

@@ -1,8 +1,8 @@
-//! How much of the dmabufs is taken, by whom, and a word before the NIC has nothing left.
+//! Sampling of the niovs in use in a receiver's dmabufs, with warnings before none is left.
 //!
-//! A page pool's `inflight` (`page_pool_inflight`) counts what it took from the dmabuf and did not
-//! give back to it: also niovs that came back to the pool's own ring and cache, which are as good as
-//! free. Where the kernel counts them (`CONFIG_PAGE_POOL_STATS`), they are taken off.
+//! A page pool's `inflight` (`page_pool_inflight`) counts the niovs that it took from the dmabuf
+//! and did not give back: also those in the pool's own ring and cache, which are as good as free.
+//! Where the kernel counts these (`CONFIG_PAGE_POOL_STATS`), they are subtracted.
 
 mod nic;
 mod state;
@@ -20,17 +20,17 @@ use nic::Nic;
 use state::SECOND;
 pub(super) use state::{Pool, State};
 
-/// How long the engine may take to answer.
+/// Longest wait for the engine's snapshot of its connections.
 pub(super) const PATIENCE: Duration = Duration::from_millis(300);
-/// What is said once is said again only after so long without a cause.
+/// Time without a failed allocation after which the next one is warned of again.
 const EPISODE: Duration = Duration::from_secs(10);
 
-/// Looks at them.
+/// Sampler of the niovs in use in a receiver's dmabufs, which warns when few are left.
 pub(super) struct Watcher {
     device: String,
     nic: Option<Nic>,
     niov: u64,
-    /// How to have a larger dmabuf.
+    /// Remedy text that says how to get a larger dmabuf.
     larger: &'static str,
     monitor: Monitor,
     state: State,
@@ -39,7 +39,7 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// For the dmabufs of a receiver, in niovs of `niov` bytes.
+    /// Makes a watcher of a receiver's dmabufs, whose niovs have `niov` bytes each.
     pub(super) fn new(ready: &Ready<'_>, niov: u64, larger: &'static str) -> Self {
         let RxDevice { link, nic, .. } = ready.device();
         let nic = nic.as_ref();
@@ -73,7 +73,7 @@ impl Watcher {
         &self.state
     }
 
-    /// Looks, a few times a second: what must be said about it, if anything.
+    /// Samples the dmabufs and the NIC's counters. Returns warnings. Called a few times a second.
     pub(super) fn tick(&mut self) -> Vec<String> {
         let failed = self.state.alloc_fail.unwrap_or(0);
         // What is asked for a few times a second is not worth a line each time in the log.
@@ -84,7 +84,7 @@ impl Watcher {
         warnings
     }
 
-    /// The last look, and what must be said after it.
+    /// Reads the NIC's drop counters a last time. Returns the final state and possibly a warning.
     pub(super) fn end(mut self) -> (State, Option<String>) {
         let failed = self.state.alloc_fail.unwrap_or(0);
         if let Some(nic) = &mut self.nic {
@@ -110,8 +110,8 @@ impl Watcher {
         }
     }
 
-    /// Where the kernel does not tell: the tokens that we have, and the sockets' receive queues. Of
-    /// several dmabufs nobody knows then which of them it is.
+    /// Estimates the niovs in use where the NIC is out of reach: by tokens and sockets' receive
+    /// queues. Only for a single dmabuf: these counts are sums over all dmabufs.
     fn look_at_our_own(&mut self) {
         if self.own_at.is_some_and(|at| at.elapsed() < SECOND) {
             return;
@@ -127,8 +127,8 @@ impl Watcher {
         }
     }
 
-    /// A warning for each pool of which seven eighths are taken, once until a quarter of it is free
-    /// again.
+    /// Returns a warning for each dmabuf with seven eighths of its niovs in use. A dmabuf is warned
+    /// of again only after more than a quarter of its niovs were free.
     fn near_the_end(&mut self) -> Vec<String> {
         let mut warnings = Vec::new();
         let several = self.state.pools.len() > 1;
@@ -150,7 +150,7 @@ impl Watcher {
         warnings
     }
 
-    /// A warning when the NIC begins to find no buffers.
+    /// Warns if the NIC's failed allocations rise above `before`, for the first time in 10 s.
     fn failures(&mut self, before: u64) -> Option<String> {
         let now = self.state.alloc_fail?;
         if now <= before {
@@ -172,22 +172,22 @@ impl Watcher {
     }
 }
 
-/// Who has a dmabuf's niovs, about.
+/// Estimated numbers of niovs in receive queues, kept by sinks, and waiting to be given back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Holders {
-    /// In the sockets' receive queues.
+    /// Number of niovs in the sockets' receive queues.
     queued: u64,
-    /// Given back, on their way to the kernel.
+    /// Number of frags that sinks gave back, and whose tokens wait for the next flush.
     held: u64,
-    /// With sinks.
+    /// Number of frags that sinks have not given back.
     kept: u64,
-    /// Connections whose sinks keep so much that they are not served.
+    /// Number of connections that are not read because their sinks keep too many frags.
     paused: usize,
-    /// Engines that did not answer.
+    /// Number of engines that did not answer in time.
     missing: usize,
-    /// Who has most, and how many.
+    /// Address of the peer that has the most niovs, and their number.
     most: Option<(String, u64)>,
-    /// There are several dmabufs, and these counts are not known for each.
+    /// Whether there are several dmabufs: the numbers are then sums over all of them.
     several: bool,
 }
 
@@ -209,10 +209,10 @@ impl Holders {
     }
 }
 
-/// What to do about a receiver that does not answer: busy in a sink, or without a processor.
+/// Remedy for a receiver that does not answer, because a sink is busy or a processor is missing.
 const BUSY: &str = "\n  give it a faster sink, more processors (--thread-per-queue, --pin), or fewer peers at a time";
 
-/// The warning, and what to do about it on a second line.
+/// Makes the warning that few niovs of a dmabuf are left, with a remedy on a second line.
 fn starved(
     device: &str,
     pool: &Pool,

@@ -1,8 +1,8 @@
-//! What may go away under a receiver: the physical NIC, the device, the namespace.
+//! Watch for the removal of a receiver's physical NIC, netkit device or network namespace.
 //!
-//! Nothing of it ends a TCP connection, which would wait for its peer for as long as TCP does. So a
-//! thread listens for the ends of the two links, each in its namespace, and looks at the
-//! namespace's name five times a second; it stops the engine when one has gone.
+//! None of these removals ends a TCP connection, which would wait for its peer for as long as TCP
+//! does. So a thread listens for the removal of the two links, each in its namespace, and checks
+//! the namespace's name five times a second; it stops the engine when one of them is gone.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -24,12 +24,12 @@ use super::pool::State;
 use crate::args::NetNsArg;
 use crate::exit::ExitReason;
 
-/// Between two looks at the namespace, which sends no notification, in milliseconds.
+/// Milliseconds between two checks of the namespace's name, whose removal sends no notification.
 const TICK: u16 = 200;
-/// The NIC's end is told after that of the netkits that go with it: a while later at most.
+/// Longest wait for a NIC's removal event after the removal event of a netkit that leased from it.
 const FIRST_CAUSE: Duration = Duration::from_millis(500);
 
-/// What went away, in words.
+/// Which NIC, device or namespace was removed under a receiver, as text, with a remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cause {
     pub(super) what: ExitReason,
@@ -37,17 +37,18 @@ pub(super) struct Cause {
     pub(super) remedy: Option<String>,
 }
 
-/// The thread that watches.
+/// Thread that watches for the removal of the NIC, device or namespace, and calls the observer.
 pub(super) struct Watch {
-    /// Observer of the engine, once there is one.
+    /// Observer of the engine; `None` before receiving begins and after it has ended.
     observer: Arc<Mutex<Option<Observer>>>,
     thread: JoinHandle<(Watched, Option<Cause>)>,
-    /// Closing it ends the thread.
+    /// Socket whose closing ends the watching thread.
     end: UnixStream,
 }
 
 impl Watch {
-    /// Begins to watch, before anything is made that may go; `stop` is used when something has gone.
+    /// Starts the watching thread, which uses `stop` to end receiving after a removal. To be called
+    /// before the set-up, so that no removal is missed.
     pub(super) fn start(
         arg: Option<&NetNsArg>,
         device: &RxDevice,
@@ -72,18 +73,18 @@ impl Watch {
         })
     }
 
-    /// Has this observer look at the engine from time to time.
+    /// Hands an observer to the watching thread, which calls its `tick` about every 200 ms.
     pub(super) fn attend(&self, observer: Observer) {
         *lock(&self.observer) = Some(observer);
     }
 
-    /// Ends the look at the engine, before its binding is gone: how much memory was taken.
+    /// Ends the observer while the dmabufs are still bound. Returns the use of the dmabufs.
     pub(super) fn observed(&self) -> Option<State> {
         let observer = lock(&self.observer).take();
         observer.map(Observer::end)
     }
 
-    /// Ends the watch; what has gone until now.
+    /// Ends the watching thread. Returns which NIC, device or namespace was removed, if any.
     pub(super) fn end(self) -> Option<Cause> {
         self.observed();
         drop(self.end);
@@ -96,15 +97,15 @@ fn lock(observer: &Mutex<Option<Observer>>) -> std::sync::MutexGuard<'_, Option<
     observer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All that may go.
+/// NIC, device and namespace whose removal ends a receiver.
 struct Watched {
     device: String,
-    /// The physical NIC: the device itself, or the one that it leases from, if that is in reach.
+    /// Physical NIC: the receiver's device, or the NIC that it leases from; `None` if out of reach.
     nic: Option<Followed>,
-    /// The device, if it is virtual.
+    /// Receiver's device if it is virtual, for example a netkit; `None` if it is a physical NIC.
     virt: Option<Followed>,
     netns: NetnsEnd,
-    /// Command that leases again what the device leases.
+    /// The `devmem-tcp lease` command that would make the device's lease again, for the remedy.
     lease: String,
 }
 
@@ -128,7 +129,8 @@ impl Watched {
         })
     }
 
-    /// Waits until something has gone; `None` when the other end of `ended` was closed first.
+    /// Waits until the NIC, device or namespace is removed, and calls the observer meanwhile.
+    /// `None` if the other end of `ended` is closed first, or if `poll` fails.
     fn until_gone(
         &mut self,
         ended: &UnixStream,
@@ -158,7 +160,8 @@ impl Watched {
         }
     }
 
-    /// What has gone, the first cause first: with a NIC go the netkits that lease from it.
+    /// Checks for a removed NIC, device or namespace. Names the NIC before the device, because the
+    /// removal of a NIC also removes the netkits that lease from it.
     fn look(&mut self) -> Option<Cause> {
         let mut nic_gone = self.nic.as_mut().is_some_and(|nic| nic.is_gone(None));
         let virt_gone = self.virt.as_mut().is_some_and(|virt| virt.is_gone(None));

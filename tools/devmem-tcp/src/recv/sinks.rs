@@ -1,4 +1,4 @@
-//! Where the payload goes.
+//! Sinks for a receiver's payload: discard, validate, checksum, or write to a file or stdout.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use receiver::Receiver;
 use super::connections::Connections;
 use crate::args::period;
 
-/// The tool's receiver, with an engine that makes sinks.
+/// Receiver that is set up and ready to receive, with this tool's memory and sink types.
 pub(super) type Ready<'a> = receiver::Ready<'a, AnyMemory, AnySink>;
 
-/// Bytes that a device gathers at once, on their way to `--output`: what one `recvmsg` brings.
+/// Size in bytes of the buffer in which a device gathers the payload of a `recvmsg` for `--output`.
 const STAGING: u64 = 1 << 20;
 
 #[derive(clap::Args)]
@@ -42,7 +42,7 @@ pub(super) struct SinkArgs {
 }
 
 impl SinkArgs {
-    /// Refuses what does not go together, before anything is done.
+    /// Exits with a usage error if `--output` is given for more than one connection.
     pub(super) fn check(&self, connections: Connections) {
         if self.output.is_some() && connections != Connections::Limited(1) {
             let text =
@@ -51,7 +51,7 @@ impl SinkArgs {
         }
     }
 
-    /// Opens what the payload is written to.
+    /// Opens the file or standard output that `--output` names.
     pub(super) fn open(&self) -> Result<Sinks<'_>> {
         let to_stdout = self.output.as_deref() == Some("-");
         let out = match self.output.as_deref() {
@@ -66,8 +66,8 @@ impl SinkArgs {
         })
     }
 
-    /// Maps the bound dmabufs, if the sinks read them; those that the CPU can't map are left to their
-    /// devices.
+    /// Makes the reader that sinks read payload with: mapped dmabufs, or the memory's own device
+    /// where the CPU can't map them. Maps nothing if no sink reads payload.
     fn reader<'a>(
         &self,
         bound: impl IntoIterator<Item = (&'a Binding, &'a AnyMemory)>,
@@ -95,16 +95,16 @@ impl SinkArgs {
     }
 }
 
-/// The sinks that the options ask for, with their output.
+/// Factory of the sinks that the options ask for, with the opened `--output`.
 pub(super) struct Sinks<'a> {
     args: &'a SinkArgs,
     out: Option<Output>,
-    /// Whether the payload goes to standard output, which is then nobody else's.
+    /// Whether the payload is written to standard output, which then carries nothing else.
     pub(super) to_stdout: bool,
 }
 
 impl Sinks<'_> {
-    /// What makes a sink for each connection of a receiver; the first one writes to the output, if there is one.
+    /// Returns a closure that makes a connection's sink. The first sink writes to `--output`.
     pub(super) fn maker(
         self,
         receiver: &Receiver<AnyMemory>,

@@ -6,13 +6,13 @@
 use devmem::{Histogram, Telemetry};
 use serde::Serialize;
 
-/// The values of a histogram in a few numbers; `None` where there were none.
+/// Count, minimum, mean, quantiles and maximum of a histogram; `None` for an empty histogram.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) count: u64,
     pub(super) min: Option<u64>,
     pub(super) mean: Option<f64>,
-    /// Upper bound of the median, less than twice as large; the next two likewise.
+    /// Upper bound of the median, less than twice as large; `p90` and `p99` likewise.
     pub(super) p50: Option<u64>,
     pub(super) p90: Option<u64>,
     pub(super) p99: Option<u64>,
@@ -33,7 +33,7 @@ impl From<&Histogram> for Spread {
     }
 }
 
-/// The histograms of a receiver.
+/// Quantiles of a receiver's histograms: frag size, frags a call, tokens a flush, hold time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Spreads {
     pub(super) frag_size: Spread,
@@ -54,7 +54,7 @@ impl From<&Telemetry> for Spreads {
 }
 
 impl Spread {
-    /// `p50 <= 2047, p99 <= 4096, max 4096`, or nothing.
+    /// Formats the quantiles, as `p50 <= 2047, p99 <= 4096, max 4096`; `None` without values.
     pub(super) fn to_text(&self) -> Option<String> {
         let (p50, p99, max) = (self.p50?, self.p99?, self.max?);
         Some(match self.min {

@@ -1,4 +1,4 @@
-//! What was received, in words and in JSON.
+//! Summary of what a receiver received, as text and as JSON.
 
 mod text;
 
@@ -24,74 +24,77 @@ use crate::report;
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// The end of a receiver.
+/// Summary of a receiver, printed at its end.
 #[derive(Serialize)]
 pub(super) struct Summary {
     device: String,
     queues: Vec<QueueId>,
-    /// Payload bytes, all of them.
+    /// Number of payload bytes received: in frags, linear and unsteered.
     bytes: u64,
-    /// Of these, in the dmabuf.
+    /// Number of payload bytes received in frags, in the dmabuf.
     frag_bytes: u64,
     frags: u64,
     frags_per_mib: f64,
-    /// Of the calls of recvmsg that brought some.
+    /// Mean number of frags of a `recvmsg` call that returned any.
     frags_per_call: f64,
-    /// In devmem packets, but beside the dmabuf.
+    /// Number of payload bytes of devmem packets that came in host memory, beside the dmabuf.
     linear_bytes: u64,
-    /// In ordinary packets: by another queue, or not split at all.
+    /// Number of payload bytes in ordinary packets: of a queue without the dmabuf, or not split.
     unsteered_bytes: u64,
     tokens: Tokens,
     calls: Calls,
-    /// From the first byte to the last.
+    /// Seconds from the first received byte to the last.
     seconds: f64,
     mib_per_second: f64,
     cpu: Cpu,
     calls_per_mib: f64,
     telemetry: Spreads,
-    /// How much of the dmabufs was taken, and how often the NIC found nothing.
+    /// Use of the dmabufs, with the NIC's failed allocations and drops.
     memory: State,
-    /// The period of the pattern that `--validate` asked for.
+    /// Period in bytes of the pattern that `--validate` compares the payload with.
     validate_period: Option<usize>,
-    /// Bytes that were compared with it and right.
+    /// Number of payload bytes found equal to the pattern; `None` without `--validate`.
     validated_bytes: Option<u64>,
-    /// Connections by how they ended.
+    /// Numbers of ended connections, by how they ended.
     ended: Counts,
-    /// Each connection; none where each was printed when it ended.
+    /// Ended connections; empty with `--connections unlimited`, where each is printed when it ends.
     connections: Vec<Connection>,
-    /// Connections from other addresses than `--from`.
+    /// Connections that were refused because they came from other addresses than `--from`.
     refused: Refused,
-    /// What a good end does not show: payload of whole peers came beside the dmabuf.
+    /// Warning of a peer whose payload all came beside the dmabuf, or that sent nothing.
     warning: Option<String>,
-    /// The signal that ended it.
+    /// Number of the signal that ended the receiver.
     signal: Option<i32>,
-    /// Whether all peers that were asked for came and closed; of an unlimited number, whether a signal ended it.
+    /// Whether as many peers as `--connections` asks for came and closed; if unlimited, whether a
+    /// signal ended the receiver.
     complete: bool,
-    /// It served without end: failures of connections were printed, and a signal is a good end.
+    /// Whether the number of connections was unlimited. Then failures of connections were printed
+    /// before, and the end by a signal is a success.
     #[serde(skip)]
     served: bool,
-    /// Number of tokens that connections which did not fail kept, of those that were printed when they ended.
+    /// Number of tokens that were not returned, of connections that ended without an error and were
+    /// printed when they ended.
     #[serde(skip)]
     unreturned: u64,
 }
 
-/// What is known of the time of receiving besides the engine's report.
+/// Measurements of a receiver's run that the engine's report does not have.
 pub(super) struct Measured {
     pub(super) cpu: Cpu,
-    /// How much of the dmabufs was taken.
+    /// Use of the dmabufs at the end of receiving.
     pub(super) memory: Option<State>,
-    /// The signal that ended it.
+    /// Number of the signal that ended the receiver.
     pub(super) signal: Option<i32>,
-    /// Sums over the connections that ended before, where there is no limit of them.
+    /// Sums over ended connections; `None` unless `--connections unlimited`.
     pub(super) served: Option<Sums>,
 }
 
-/// Summary as it is printed, with what went away.
+/// Summary as printed in JSON, with what disappeared under the receiver.
 #[derive(Serialize)]
 struct Printed<'a> {
     #[serde(flatten)]
     summary: &'a Summary,
-    /// What went away under the receiver and so ended it.
+    /// What disappeared and ended the receiver: NIC, device or namespace; `null` if nothing did.
     gone: Option<ExitReason>,
 }
 
@@ -186,7 +189,7 @@ impl Summary {
         }
     }
 
-    /// What had been received when something went: for the error's one line.
+    /// Describes the bytes and tokens received until a NIC, device or namespace disappeared.
     pub(super) fn until_then(&self) -> String {
         let Tokens {
             issued, returned, ..
@@ -202,7 +205,7 @@ impl Summary {
         format!("{} bytes were received until then, {tokens}", self.bytes)
     }
 
-    /// To stdout, or to stderr if the payload went to stdout.
+    /// Prints the summary on standard output, or on standard error if stdout carries the payload.
     pub(super) fn print(
         &self,
         gone: Option<ExitReason>,
@@ -233,7 +236,7 @@ impl Summary {
         }
     }
 
-    /// An error unless every peer was received to its end and every token returned.
+    /// Returns an error unless all connections were received to their ends and all tokens returned.
     pub(super) fn verdict(&self) -> Result<()> {
         for connection in &self.connections {
             let Connection { peer, bytes, .. } = connection;
@@ -279,7 +282,7 @@ impl Summary {
     }
 }
 
-/// A warning where a peer closed without a byte: it took the place of another one.
+/// Warning of a peer that closed without sending a byte, and took the place of another peer.
 fn empty(report: &Report<AnySink>) -> Option<String> {
     let mut peers = report.connections.iter();
     let first = peers.find(|it| matches!(it.end, End::Closed) && it.stats.bytes == 0)?;

@@ -1,5 +1,5 @@
-//! The view on a terminal: drawn in place, over what was drawn before. No mode of the terminal is
-//! changed, so that there is nothing to restore, whatever ends the receiver.
+//! Drawing of a receiver's live view on a terminal, in place over the previous view. No mode of the
+//! terminal is changed, so that there is nothing to restore, whatever ends the receiver.
 
 use common::text::{cut, shown};
 use devmem::Telemetry;
@@ -8,18 +8,19 @@ use super::second::Second;
 use super::view::View;
 use crate::style::Style;
 
-/// Lines of a terminal that does not say.
+/// Number of lines that is assumed of a terminal whose size is not known.
 const HEIGHT: usize = 24;
+/// Number of columns that is assumed of a terminal whose size is not known.
 const WIDTH: usize = 80;
 
-/// What was drawn on a terminal.
+/// Terminal with a live view, and how many lines of it were drawn.
 pub(super) struct Screen {
     title: String,
     style: Style,
     to_stderr: bool,
-    /// The most lines to draw.
+    /// Greatest number of lines to draw.
     most: usize,
-    /// Lines that are ours, up to the cursor in the last of them.
+    /// Number of lines drawn, up to the cursor, which is in the last of them.
     drawn: usize,
     size: (usize, usize),
 }
@@ -40,12 +41,12 @@ impl Screen {
         }
     }
 
-    /// The bytes that draw it anew.
+    /// Returns the text and escape sequences that draw the view over the previous one.
     pub(super) fn draw(&mut self, second: &Second, telemetry: &Telemetry) -> String {
         self.draw_at(size(self.to_stderr), second, telemetry)
     }
 
-    /// The bytes that draw it on a terminal of so many columns and rows.
+    /// Returns the text and escape sequences that draw the view at a size of columns and rows.
     fn draw_at(&mut self, size: (usize, usize), second: &Second, telemetry: &Telemetry) -> String {
         let mut text = match self.drawn {
             // Lines may have been wrapped anew: where they begin is not known any more.
@@ -71,7 +72,7 @@ impl Screen {
         text + "\x1b[J"
     }
 
-    /// The bytes that take it off the terminal.
+    /// Returns the escape sequences that erase the view from the terminal.
     pub(super) fn erase(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
@@ -80,7 +81,7 @@ impl Screen {
     }
 }
 
-/// The bytes that move the cursor from the last of these lines to the begin of the first.
+/// Escape sequence that moves the cursor from the last of `drawn` lines to the start of the first.
 fn to_first(drawn: usize) -> String {
     match drawn {
         0 => String::new(),
@@ -89,7 +90,7 @@ fn to_first(drawn: usize) -> String {
     }
 }
 
-/// Columns and rows.
+/// Columns and rows of the terminal on standard error or standard output; 80 and 24 if not known.
 fn size(of_stderr: bool) -> (usize, usize) {
     let size = match of_stderr {
         true => terminal_size::terminal_size_of(std::io::stderr()),

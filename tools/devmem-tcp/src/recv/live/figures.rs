@@ -1,4 +1,4 @@
-//! Figures of a receiver as they are shown: amounts, bars, rows of tables.
+//! Formatting of a receiver's figures for the live view: amounts, bars, rows of tables.
 
 use devmem::Histogram;
 
@@ -6,7 +6,7 @@ use super::second::{Connection, Queue};
 use crate::recv::spread::Spread;
 use crate::table::Column;
 
-/// From nothing to most.
+/// Block characters of a small bar chart, from the lowest to the highest.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 pub(super) const QUEUES: [Column; 6] = [
@@ -69,8 +69,8 @@ pub(super) fn connection(connection: &Connection) -> Vec<String> {
     ]
 }
 
-/// A row of [`DISTRIBUTIONS`]. A quantile is known as an upper bound, and marked as such, unless all
-/// values are the same.
+/// Formats the row of a histogram in the table [`DISTRIBUTIONS`]. Quantiles are upper bounds and
+/// are marked as such, unless all values are the same.
 pub(super) fn distribution(name: &str, histogram: &Histogram, spread: &Spread) -> Vec<String> {
     let same = spread.min == spread.max;
     let bound = |quantile: Option<u64>| match quantile {
@@ -90,7 +90,7 @@ fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// `1.5 GiB`.
+/// Formats a number of bytes with a binary unit, as `1.5 GiB`.
 pub(super) fn amount(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.iter().find(|(shift, _)| bytes >> shift > 0) {
@@ -99,14 +99,14 @@ pub(super) fn amount(bytes: u64) -> String {
     }
 }
 
-/// `######------`, of `wide` characters.
+/// Draws a bar of `wide` characters for a part of a whole, as `######------`.
 pub(super) fn bar(part: u64, whole: u64, wide: usize) -> String {
     let full = (u128::from(part.min(whole)) * wide as u128).div_ceil(u128::from(whole.max(1)));
     let full = full as usize;
     "#".repeat(full) + &"-".repeat(wide - full)
 }
 
-/// A block for each power of two between the least value and the greatest.
+/// Draws a histogram as block characters, one for each power of two from least to greatest value.
 fn bars(histogram: &Histogram) -> String {
     let most = histogram.buckets().map(|bucket| bucket.count).max();
     let (Some(most), Some(first)) = (most, histogram.buckets().next()) else {

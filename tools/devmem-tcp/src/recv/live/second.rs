@@ -1,4 +1,4 @@
-//! How a second of a receiver went.
+//! Figures of a receiver that its progress output shows each second.
 
 use serde::Serialize;
 
@@ -7,28 +7,28 @@ use crate::recv::spread::Spreads;
 
 pub(super) const MIB: f64 = (1 << 20) as f64;
 
-/// How a second went.
+/// Figures of a receiver at one second of its progress output.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Second {
-    /// Since the receiver was ready, in seconds.
+    /// Seconds since the receiver was ready.
     pub(super) at: f64,
     pub(super) bytes: u64,
-    /// In the last second.
+    /// Payload rate since the previous output, in MiB/s.
     pub(super) mib_per_second: f64,
-    /// Since the first bytes.
+    /// Mean payload rate since the first bytes, in MiB/s.
     pub(super) mean_mib_per_second: f64,
     pub(super) frags: u64,
     pub(super) tokens: Tokens,
-    /// At work, the busiest first.
+    /// Open connections, the one with the highest rate first.
     pub(super) connections: Vec<Connection>,
-    /// Connections that have ended.
+    /// Number of connections that have ended.
     pub(super) ended: usize,
     pub(super) queues: Vec<Queue>,
     pub(super) memory: State,
     pub(super) telemetry: Spreads,
-    /// Threads that did not answer in time: their part is as of their last answer.
+    /// Number of threads that did not answer in time; their figures are as of their last answer.
     pub(super) missing: usize,
-    /// The last warning of peers whose payload all came beside the dmabuf.
+    /// Last warning of peers whose payload all came beside the dmabuf.
     pub(super) warning: Option<String>,
 }
 
@@ -36,29 +36,29 @@ pub(super) struct Second {
 pub(super) struct Tokens {
     pub(super) issued: u64,
     pub(super) returned: u64,
-    /// Given back to us, on their way to the kernel.
+    /// Number of tokens that sinks gave back, and that wait for the next flush.
     pub(super) held: u64,
-    /// With sinks.
+    /// Number of tokens whose frags sinks have not given back.
     pub(super) kept: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Connection {
     pub(super) peer: String,
-    /// The NIC's queue that its packets come by.
+    /// Number of the rx queue that the connection's packets arrive through; `None` if unknown.
     pub(super) queue: Option<u32>,
     pub(super) napi_id: Option<u32>,
     pub(super) bytes: u64,
     pub(super) mib_per_second: f64,
     pub(super) frags: u64,
     pub(super) tokens: Tokens,
-    /// Memory of its receive queue.
+    /// Memory of the connection's receive queue in bytes.
     pub(super) queued_bytes: u64,
-    /// For how long it has not been served, as its sink keeps too much.
+    /// Seconds for which the connection has not been read because its sink keeps too many frags.
     pub(super) paused_seconds: Option<f64>,
 }
 
-/// The connections of a queue, those that have ended included.
+/// Figures of an rx queue: sums over its open and ended connections, and its drops.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Queue {
     pub(super) queue: Option<u32>,
@@ -73,7 +73,7 @@ pub(super) struct Queue {
 }
 
 impl Second {
-    /// In one plain line.
+    /// Formats the figures as one plain line of text.
     pub(super) fn line(&self) -> String {
         let Self {
             bytes,
@@ -102,7 +102,7 @@ impl Second {
     }
 }
 
-/// A number of things.
+/// Formats a count with its noun, as `1 thread` or `2 threads`.
 pub(in crate::recv) fn plural(count: u64, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),

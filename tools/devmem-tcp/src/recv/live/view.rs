@@ -1,7 +1,7 @@
-//! What the view of a receiver shows in so many rows and columns.
+//! Layout of a receiver's live view in the rows and columns of a terminal.
 //!
-//! What does not fit is counted in the last line: nothing is left out without a word but the columns
-//! of a table that are of least use.
+//! The last line counts the entries that do not fit. Only columns of a table may be left out
+//! without notice, those of least use first.
 
 use common::text::{cut, width};
 use devmem::Telemetry;
@@ -14,15 +14,17 @@ use crate::style::Style;
 use crate::table::{Fitted, fit};
 use crate::wrap::flow;
 
-/// Of the bar that shows a pool.
+/// Width of a dmabuf's bar, in characters, below which the text beside it is shortened.
 const LEAST_BAR: usize = 8;
+/// Greatest width of a dmabuf's bar, in characters.
 const MOST_BAR: usize = 64;
-/// Most tables of peers side by side, and the columns between them.
+/// Greatest number of peer tables side by side.
 const ABREAST: usize = 4;
+/// Number of blank columns between two peer tables side by side.
 const GAP: usize = 3;
 const INDENT: usize = 2;
 
-/// A second of a receiver on a terminal.
+/// Live view of a receiver, to be laid out in lines for a terminal.
 pub(super) struct View<'a> {
     pub(super) title: &'a str,
     pub(super) style: Style,
@@ -32,28 +34,29 @@ pub(super) struct View<'a> {
     pub(super) rows: usize,
 }
 
-/// The parts of a view that may be too long for the terminal.
+/// Parts of the live view that may be too long for the terminal.
 struct Parts {
     pools: Vec<String>,
     queues: Vec<String>,
-    /// With its head; whole or not at all.
+    /// Lines of the table of distributions with its head; shown whole or not at all.
     distributions: Vec<String>,
-    /// With its head.
+    /// Tables of peers with their heads.
     peers: Peers,
 }
 
-/// Tables of peers side by side, under their heads.
+/// Tables of peers side by side, under their heads, and the number of peers shown.
 #[derive(Default)]
 struct Peers {
     lines: Vec<String>,
     shown: usize,
 }
 
-/// Rows that are left.
+/// Number of the terminal's rows that are still free.
 struct Rows(usize);
 
 impl Rows {
-    /// Rows of a table for as many of `wanted` as there is room for, and those of its head.
+    /// Takes free rows for a table of `wanted` entries and a head of `head` rows, or as many as
+    /// fit. Returns the number of entries that fit.
     fn take(&mut self, wanted: usize, head: usize) -> usize {
         let rows = wanted.min(self.0.saturating_sub(head));
         if rows > 0 {
@@ -64,7 +67,8 @@ impl Rows {
 }
 
 impl View<'_> {
-    /// At most `rows` lines. A line is wider than `columns` only if there is no narrower one.
+    /// Lays the view out in at most `rows` lines. A line is wider than `columns` only if no
+    /// narrower line is possible.
     pub(super) fn lines(&self) -> Vec<String> {
         let head = self.head();
         if self.rows <= 1 {
@@ -82,7 +86,7 @@ impl View<'_> {
         lines
     }
 
-    /// All of it, with a blank line before each table or without, if there is room for that.
+    /// Lays all parts out, with blank lines before tables or without; `None` if they don't fit.
     fn whole(&self, room: usize, blanks: bool) -> Option<Vec<String>> {
         let mut parts = self.parts();
         let (queues, peers) = (!parts.queues.is_empty(), self.second.connections.len());
@@ -95,7 +99,7 @@ impl View<'_> {
         (parts.peers.shown == peers).then(|| parts.lines(blanks))
     }
 
-    /// What there is room for, and in a line more what there is besides.
+    /// Lays out the parts that fit into `room` lines, then a line that counts the entries left out.
     fn part(&self, room: usize) -> Vec<String> {
         let all = self.parts();
         let peers = self.second.connections.len();
@@ -150,7 +154,7 @@ impl View<'_> {
         lines
     }
 
-    /// `+8 more peers, +2 queues`.
+    /// Formats the numbers of entries that are not shown, as `+8 more peers, +2 queues`.
     fn note(&self, hidden: &[(usize, &str)]) -> String {
         let hidden = hidden.iter().filter(|(count, _)| *count > 0);
         let words = hidden.enumerate().map(|(at, (count, what))| {
@@ -161,7 +165,7 @@ impl View<'_> {
         self.style.dim(&words.collect::<Vec<_>>().join(", "))
     }
 
-    /// All parts but the peers, whose tables depend on the room.
+    /// Makes all parts of the view but the peers, whose tables depend on the room.
     fn parts(&self) -> Parts {
         let second = self.second;
         let queues = second.queues.iter().take(self.rows);
@@ -236,7 +240,7 @@ impl View<'_> {
         ])
     }
 
-    /// Phrases with commas between them, in lines.
+    /// Joins phrases with commas, and wraps them into lines.
     fn list(&self, mut phrases: Vec<String>) -> Vec<String> {
         let last = phrases.len().saturating_sub(1);
         for phrase in phrases.iter_mut().take(last) {
@@ -246,7 +250,7 @@ impl View<'_> {
         flow(phrases, self.columns, INDENT)
     }
 
-    /// A line for each dmabuf, its bar as long as there is room.
+    /// Makes a line for each dmabuf, with a bar of its niovs in use as long as there is room.
     fn pools(&self) -> Vec<String> {
         let pools = &self.second.memory.pools;
         let pools = &pools[..pools.len().min(self.rows)];
@@ -293,7 +297,7 @@ impl View<'_> {
         lines.collect()
     }
 
-    /// As many peers as there is room for: in one table, else with fewer columns in some side by side.
+    /// Shows the peers that fit into `room` lines, in one table or in narrower ones side by side.
     fn peers(&self, room: usize) -> Peers {
         let peers = self.second.connections.iter().take(ABREAST * self.rows);
         let rows: Vec<_> = peers.map(connection).collect();
@@ -330,7 +334,7 @@ impl Parts {
     }
 }
 
-/// The first rows of a table as several tables, the second of which goes on where the first ends.
+/// Splits the first `shown` rows of a table into tables side by side, with the first rows leftmost.
 fn side_by_side(table: Fitted, shown: usize, abreast: usize) -> Vec<String> {
     let Fitted {
         head,
@@ -356,7 +360,7 @@ fn side_by_side(table: Fitted, shown: usize, abreast: usize) -> Vec<String> {
     lines
 }
 
-/// The first lines, with an ellipsis if there are more.
+/// Cuts lines off after the first `rows`, and adds an ellipsis to the last if any were cut off.
 fn first(mut lines: Vec<String>, rows: usize, columns: usize) -> Vec<String> {
     let more = lines.len() > rows;
     lines.truncate(rows);

@@ -121,7 +121,7 @@ fn golden_live() {
     golden::check("live.tall.txt", &(lines.join("\n") + "\n"));
 }
 
-/// Number of things that the last line counts: `+8 more peers, +1 queue`.
+/// Number of entries of a kind that the view's last line counts, as in `+8 more peers, +1 queue`.
 fn counted(last: &str, what: &str) -> usize {
     let of = |words: &str| -> Option<usize> {
         let (count, name) = words.strip_prefix('+')?.split_once(' ')?;

@@ -1,4 +1,4 @@
-//! The page pools and counters of the physical NIC.
+//! Page pools and drop counters of the physical NIC, read by netlink.
 
 use std::time::Instant;
 
@@ -8,17 +8,17 @@ use receiver::NicBehind;
 
 use super::state::{Pool, Queue, SECOND, State};
 
-/// Where they are looked at.
+/// Netlink socket and ids for reading the physical NIC's page pools and queue counters.
 pub(super) struct Nic {
     netdev: Netdev,
     ifindex: Ifindex,
     device: String,
-    /// The page pools of our dmabufs, by their place among these.
+    /// Page pools that use the receiver's dmabufs, each with its dmabuf's index in `State::pools`.
     pools: Vec<(PagePoolId, usize)>,
-    /// Alloc failures and drops of each queue before we began.
+    /// Counters `rx-alloc-fail` and `rx-hw-drops` of each queue when the receiver began.
     before: Vec<(Option<u64>, Option<u64>)>,
     drops_at: Option<Instant>,
-    /// Whether the kernel counts what the pools have in their rings and caches.
+    /// Whether the kernel counts the niovs in page pools' rings and caches.
     cached: bool,
 }
 
@@ -60,7 +60,7 @@ impl Nic {
         Some(opened)
     }
 
-    /// False if nothing can be seen any more.
+    /// Updates the niovs and drop counters in `state`. False if the page pools can't be read.
     pub(super) fn look(&mut self, state: &mut State) -> bool {
         let due = self.drops_at.is_none_or(|at| at.elapsed() >= SECOND);
         match self.look_at_pools(state, due) {
@@ -78,7 +78,8 @@ impl Nic {
         true
     }
 
-    /// How many niovs are in flight; and while that is many, or when it is due, how many are taken.
+    /// Updates the niovs in flight of each dmabuf. Also updates the niovs in use, if `due` or if
+    /// more than half of a dmabuf is in flight.
     fn look_at_pools(&mut self, state: &mut State, due: bool) -> netdev::Result<()> {
         if self.pools.is_empty() {
             let all = self.netdev.page_pools(Some(self.ifindex))?;
@@ -107,7 +108,7 @@ impl Nic {
         Ok(())
     }
 
-    /// Niovs in the pools' own rings and caches: what went in less what came out
+    /// Counts the niovs in page pools' rings and caches, for each dmabuf: put in less taken out
     /// (`page_pool_put_unrefed_netmem`, `__page_pool_get_cached`).
     fn cached(&mut self, dmabufs: usize) -> Vec<u64> {
         let mut cached = vec![0; dmabufs];
@@ -180,7 +181,7 @@ impl Nic {
     }
 }
 
-/// The sum of what is known.
+/// Adds two counters, either of which may be unknown; `None` only if both are.
 fn plus(sum: Option<u64>, more: Option<u64>) -> Option<u64> {
     match (sum, more) {
         (Some(sum), Some(more)) => Some(sum + more),

@@ -1,41 +1,42 @@
-//! What is known of the memory that is received into.
+//! Use of a receiver's dmabufs, and what the NIC dropped for lack of memory.
 
 use std::time::Duration;
 
 use netdev::{DmabufId, QueueId};
 use serde::Serialize;
 
-/// Between two looks at the counters of drops, and at our own where the NIC is out of reach.
+/// Time between two reads of the NIC's drop counters, or two estimates if the NIC is out of reach.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-/// What is known of the memory that is received into.
+/// Use of a receiver's dmabufs, with the failed allocations and drops of its rx queues.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct State {
-    /// Each dmabuf.
+    /// Numbers of niovs in use, for each bound dmabuf.
     pub(crate) pools: Vec<Pool>,
-    /// Times that a queue of ours found no buffer, since we began; `None` where the NIC does not count.
+    /// Number of failed receive buffer allocations since the receiver began; `None` if not counted.
     pub(crate) alloc_fail: Option<u64>,
-    /// Packets that got lost in the NIC on the way to a queue of ours, since we began.
+    /// Number of packets dropped by the NIC since the receiver began; `None` if not counted.
     pub(crate) hw_drops: Option<u64>,
-    /// Warnings given.
+    /// Number of warnings given about the dmabufs.
     pub(crate) warnings: u32,
-    /// The NIC's queues that are received on.
+    /// Rx queues of the physical NIC that the receiver uses.
     #[serde(skip)]
     pub(crate) queues: Vec<Queue>,
 }
 
-/// A dmabuf and how much of it is taken.
+/// Numbers of niovs in flight and in use of one dmabuf, with their peaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Pool {
     pub(crate) dmabuf: DmabufId,
     pub(crate) niovs: u64,
-    /// Niovs that the page pools have; `None` where the NIC is out of reach.
+    /// Number of the dmabuf's niovs that page pools have; `None` if the NIC is out of reach.
     pub(crate) inflight: Option<u64>,
-    /// The most seen at a look, five times a second.
+    /// Greatest number of niovs in flight, of five samples a second.
     pub(crate) peak_inflight: Option<u64>,
-    /// Of these, the ones that are not in the pools' own ring and cache.
+    /// Number of niovs in flight that are not in a page pool's own ring or cache. An estimate where
+    /// the NIC is out of reach.
     pub(crate) in_use: Option<u64>,
-    /// The most seen at a look: once a second, or as `peak_inflight` while more than half is in flight.
+    /// Greatest number of niovs in use, of 1 sample a second; of 5 if over half are in flight.
     pub(crate) peak_in_use: Option<u64>,
     #[serde(skip)]
     pub(super) starving: bool,
@@ -43,7 +44,7 @@ pub(crate) struct Pool {
 
 #[cfg(test)]
 impl Pool {
-    /// A dmabuf that is taken but for a sixteenth, and was all taken.
+    /// Makes a dmabuf with 15/16 of its niovs in use and in flight, after a peak of all of them.
     pub(crate) fn of(dmabuf: DmabufId, niovs: u64) -> Self {
         let taken = niovs / 16 * 15;
         Self {
@@ -58,7 +59,7 @@ impl Pool {
     }
 }
 
-/// A queue of the NIC.
+/// Rx queue of the physical NIC, with its NAPI id, failed allocations and drops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Queue {
     pub(crate) id: QueueId,

@@ -1,4 +1,4 @@
-//! The summary in words.
+//! Text form of a receiver's summary.
 
 use common::text::width;
 
@@ -7,21 +7,21 @@ use crate::recv::live::plural;
 use crate::recv::spread::{Spread, Spreads};
 use crate::wrap::flow;
 
-/// Peers that the summary names.
+/// Greatest number of peers that the summary's text names.
 const NAMED: usize = 4;
-/// Most columns of a line, also on a wider terminal and where there is none.
+/// Greatest width of a line in columns, also on a wider terminal and without a terminal.
 const COLUMNS: usize = 80;
-/// Column at which the text of a line begins, after its name.
+/// Column at which a line's text begins, after the line's name.
 const INDENT: usize = 13;
 
-/// Lines of a summary.
+/// Lines of a summary's text, wrapped at a number of columns.
 struct Lines {
     columns: usize,
     lines: Vec<String>,
 }
 
 impl Lines {
-    /// Adds a line, broken between phrases where it is too long.
+    /// Adds a line with a name, wrapped between phrases where it is too long.
     fn add(&mut self, name: &str, phrases: &[&str]) {
         let [first, rest @ ..] = phrases else { return };
         let first = format!("  {name:<10} {first}");
@@ -29,15 +29,15 @@ impl Lines {
         self.lines.extend(flow(phrases, self.columns, INDENT));
     }
 
-    /// Adds a line, broken between words where it is too long.
+    /// Adds a line with a name, wrapped between words where it is too long.
     fn add_text(&mut self, name: &str, text: &str) {
         self.add(name, &text.split(' ').collect::<Vec<_>>());
     }
 }
 
 impl Summary {
-    /// Some lines: the first about all of it, then one about each part, none wider than a terminal of
-    /// `columns` columns or 80.
+    /// Formats the summary as text: a line with the total, then a line for each part. Lines are at
+    /// most as wide as a terminal of `columns` columns or 80.
     pub(super) fn to_text(&self, columns: Option<usize>) -> String {
         let mut lines = Lines {
             columns: columns.unwrap_or(COLUMNS).min(COLUMNS),
@@ -91,7 +91,7 @@ impl Summary {
         lines.lines.join("\n") + "\n"
     }
 
-    /// All of it, in one line if the names of the peers fit.
+    /// Adds the total: bytes, peers and rate, in one line if the peers' names fit.
     fn whole(&self, lines: &mut Lines) {
         let received = format!("received {} bytes", self.bytes);
         let rate = format!(
@@ -128,8 +128,8 @@ impl Summary {
         lines.add("refused", &phrases);
     }
 
-    /// What was found to be right: a claim of all bytes only where all were compared and nothing
-    /// failed.
+    /// Says how many bytes were validated. Claims all bytes only if all were compared and no
+    /// connection failed.
     fn validated(&self) -> String {
         let (Some(period), Some(validated)) = (self.validate_period, self.validated_bytes) else {
             return String::new();
@@ -145,7 +145,7 @@ impl Summary {
         }
     }
 
-    /// Connections that were printed when they ended, by how they ended.
+    /// Counts ended connections by how they ended, where each was printed at its end.
     fn served(&self) -> String {
         let Counts {
             failed,
@@ -166,7 +166,7 @@ impl Summary {
         text
     }
 
-    /// The first few, and how many more.
+    /// Names of the first peers, and the number of further peers.
     fn peers(&self) -> Vec<String> {
         let peers = self.connections.iter().map(|peer| peer.peer.clone());
         let named: Vec<_> = peers.take(NAMED).collect();
@@ -242,7 +242,7 @@ impl Summary {
     }
 }
 
-/// Names as phrases, and how many more there are.
+/// Makes a list of phrases: names with commas between them, then the number of further names.
 fn list(names: &[String], more: u64) -> Vec<String> {
     let last = names.len().saturating_sub(1);
     let with_comma = |(at, name): (usize, &String)| match at == last {
