@@ -60,7 +60,7 @@ pub(super) enum NetkitKind {
     Single,
 }
 
-/// Greatest number of queues, more than any NIC has, and than a netkit accepts
+/// Greatest number of queues in one range of `--queues`: as many as a netkit may have
 /// (`NETKIT_NUM_RX_QUEUES_MAX`).
 const MOST: u32 = 1024;
 

@@ -1,4 +1,4 @@
-//! Choice of the queues to lease.
+//! Choice of the NIC's rx queues to lease.
 
 use anyhow::{Result, bail};
 use netdev::link::LinkInfo;
@@ -9,7 +9,7 @@ use super::args::{Args, QueueList};
 use super::site::Site;
 use crate::remedy::Hint;
 
-/// Chooses the queues that the options name or count.
+/// Chooses the rx queues to lease, by `--queue`, `--queues` or `--count`.
 pub(super) fn queues(args: &Args, site: &Site) -> Result<Vec<QueueId>> {
     if let Some(count) = args.count {
         return free(&site.phys, count);
@@ -25,7 +25,7 @@ pub(super) fn queues(args: &Args, site: &Site) -> Result<Vec<QueueId>> {
     Ok(queues)
 }
 
-/// Checks that no queue was named twice.
+/// Returns the queues in the order given, or an error if a queue was named twice.
 fn named(queues: Vec<QueueId>) -> Result<Vec<QueueId>> {
     let mut sorted = queues.clone();
     sorted.sort_unstable();
@@ -77,8 +77,8 @@ fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
     Ok(free.split_off(free.len() - wanted))
 }
 
-/// Sorts queues that the kernel will refuse to the front, so that it refuses before it has granted
-/// any: a lease to a netkit that stays can't be undone.
+/// Moves queues that are in use or unknown to the front, as the kernel will refuse them: it then
+/// refuses before it has granted a lease, which can't be undone for an existing netkit.
 fn doubtful_first(phys: &LinkInfo, queues: &mut [QueueId]) -> Result<()> {
     let known = rx_queues(phys.ifindex)?;
     let good = |id: &QueueId| known.iter().any(|queue| queue.id == *id && is_free(queue));

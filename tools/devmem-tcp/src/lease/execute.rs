@@ -1,4 +1,4 @@
-//! Execution of all steps of a lease, or none.
+//! Execution of a lease: all of its steps, or none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::plan::Plan;
 use super::site::Site;
 use super::steps::Step;
 
-/// Records the changes and executes the steps. After a failure all are undone.
+/// Writes the lease's record and executes the steps. If one fails, those before it are undone.
 pub(super) fn execute(plan: &mut Plan) -> Result<()> {
     let (stop, ends) = signals().context("signal handlers")?;
     let done = all_or_nothing(plan, &stop);
@@ -23,9 +23,10 @@ pub(super) fn execute(plan: &mut Plan) -> Result<()> {
     done
 }
 
-/// Flags that a signal sets, and that let the next signal end the process. From here on signals
-/// stop the steps, not the process between two of them; afterwards a second signal ends the
-/// process, which may be stuck in printing its results.
+/// Catches SIGINT and SIGTERM. Returns the flag that a signal sets to stop the steps, and the flag
+/// that lets the next signal end the process. Signals stop the steps from here on, and not the
+/// process in the middle of a step; after the steps, a second signal ends the process, which may be
+/// stuck in printing its results.
 fn signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
     let [stop, ends] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     for signal in [SIGINT, SIGTERM] {
@@ -63,7 +64,7 @@ fn all_or_nothing(plan: &mut Plan, stop: &AtomicBool) -> Result<()> {
     Err(failed(site, error, &failures))
 }
 
-/// Executes the steps. If one fails, returns the number of those before it.
+/// Executes the steps in order. After a failure, returns the number of steps to undo and the error.
 fn execute_all(plan: &mut Plan, stop: &AtomicBool) -> Result<(), (usize, Error)> {
     let Plan {
         site,
@@ -86,7 +87,7 @@ fn execute_all(plan: &mut Plan, stop: &AtomicBool) -> Result<(), (usize, Error)>
     Ok(())
 }
 
-/// Undoes the steps, the last one first, and returns what failed.
+/// Undoes the steps, the last one first. Returns the texts of the errors.
 fn undo_all(site: &mut Site, steps: &[Step]) -> Vec<String> {
     let mut failures = Vec::new();
     for step in steps.iter().rev() {
@@ -97,7 +98,7 @@ fn undo_all(site: &mut Site, steps: &[Step]) -> Vec<String> {
     failures
 }
 
-/// Error of the first failure, with what remains of the steps before it.
+/// Error of a failed lease, with the changes that could not be undone.
 fn failed(site: &Site, error: Error, failures: &[String]) -> Error {
     let mut remains = Vec::new();
     if !failures.is_empty() {

@@ -1,4 +1,4 @@
-//! Plan of a lease, made before the first change: its steps, and their record.
+//! Plan of a lease, made before the first change: the steps, and the record for the lease journal.
 
 use anyhow::Result;
 use netdev::link::{LinkInfo, Rule};
@@ -15,21 +15,22 @@ use crate::guest_route::lease_journal::{Device, LeaseJournal, LeaseRecord, Proxy
 use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
 
-/// Mtu of a new netkit.
+/// MTU in bytes of a new netkit.
 const DEFAULT_MTU: u32 = 1500;
 
-/// Plan of a lease, under the lock of the journal.
+/// Plan of a lease: devices, steps and record. Holds the lock of the lease journal.
 pub(super) struct Plan {
     pub(super) site: Site,
     pub(super) journal: LeaseJournal,
     pub(super) steps: Vec<Step>,
-    /// Record to write before the first change; `None` if nothing outlives the netkit.
+    /// Record for the lease journal, to write before the first change; `None` if none is needed.
     pub(super) record: Option<LeaseRecord>,
 }
 
 impl Plan {
-    /// Finds the devices, checks the options, chooses queues and steps. Changes nothing, except that what an
-    /// earlier netkit of the same name left is restored, unless this is a dry run.
+    /// Finds the devices, checks the options, and chooses queues and steps. Changes nothing, except
+    /// that settings left by a deleted netkit of the same name are restored, unless this is a dry
+    /// run.
     pub(super) fn of(args: &Args) -> Result<Self> {
         let here = NetNs::current()?;
         let guest_netns = netns(args.netns.as_ref())?;
@@ -65,8 +66,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Makes the steps, in order. The leases come first for a new netkit, because they are what the
-    /// kernel is most likely to refuse, and last for one that stays, because they can't be undone.
+    /// Makes the steps, in the order of execution. For a new netkit the leases come first, because
+    /// the kernel is most likely to refuse them; for an existing netkit they come last, because
+    /// they can't be undone.
     fn make_steps(
         &mut self,
         rx_queues: Option<u32>,
@@ -128,7 +130,7 @@ impl Plan {
         Ok(steps)
     }
 
-    /// Makes the record; `None` if nothing outlives the netkit.
+    /// Makes the record for the lease journal; `None` if a netkit existed and has no guest address.
     fn make_record(&self, guest_route: &GuestRoute) -> Result<Option<LeaseRecord>> {
         let Self { site, journal, .. } = self;
         let (owner_end, netns) = site.owner_end();
@@ -171,7 +173,8 @@ impl Plan {
     }
 }
 
-/// Checks that a route to the guest is possible.
+/// Checks that packets can be routed to the guest: by a pair whose host end is in this namespace,
+/// to a guest in another namespace.
 fn check_guest_route(args: &Args, site: &Site) -> Result<()> {
     let (netkit, found) = (&args.netkit, site.found.as_ref());
     if args.kind == NetkitKind::Single || found.is_some_and(|it| it.link.is_none()) {
@@ -199,8 +202,9 @@ fn check_guest_route(args: &Args, site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// Refuses more queues than the netkit has room for: the kernel would refuse only after it has
-/// granted a part. A single queue is left to the kernel.
+/// Returns an error if the existing netkit has too few free rx queues for several leases: the
+/// kernel would refuse only after it has granted some of them. A single lease is left to the
+/// kernel.
 fn check_room(site: &Site, guest: &LinkInfo, queues: &[QueueId]) -> Result<()> {
     let guest_netns = GuestLocation::Entered(site.guest_netns.clone());
     let has = EndingLease::of(&site.here, guest.ifindex, &guest_netns)?.len();
@@ -219,8 +223,8 @@ fn check_room(site: &Site, guest: &LinkInfo, queues: &[QueueId]) -> Result<()> {
     Ok(())
 }
 
-/// Steps that add the rules which the lease needs, or an earlier one, and which the kernel does not
-/// have. It alone knows: other programs remove rules that are not theirs.
+/// Makes the steps that add missing policy routing rules, which this lease or an earlier one needs.
+/// The kernel is asked which rules exist, since other programs may have removed some.
 fn rules(
     site: &mut Site,
     guest_route: &GuestRoute,

@@ -1,4 +1,4 @@
-//! Report of what was leased, or would be.
+//! Report of a lease that was made, or of the steps of a dry run.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use super::site::{LeasedQueue, Site};
 use super::steps::Step;
 use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};
 
-/// Prints what was leased, or would be.
+/// Prints the lease that was made, or the steps of a dry run.
 pub(super) fn report(args: &Args, plan: Plan) -> Result<()> {
     let Plan {
         site,
@@ -47,7 +47,7 @@ pub(super) fn report(args: &Args, plan: Plan) -> Result<()> {
     }
 }
 
-/// The queue that a step would lease.
+/// Queue that a step of a dry run would lease; `None` if the step leases no queue.
 fn would_lease(step: &Step) -> Option<LeasedQueue> {
     match step {
         Step::Lease(queue) => Some(LeasedQueue {
@@ -58,29 +58,29 @@ fn would_lease(step: &Step) -> Option<LeasedQueue> {
     }
 }
 
-/// Report of a lease, as it is printed.
+/// Report of a lease, as text or JSON.
 #[derive(Serialize)]
 struct Leased {
     phys: String,
     phys_ifindex: Ifindex,
     netkit: String,
-    /// Number of the netkit; `null` for one that would be made.
+    /// Interface index of the netkit; `null` in a dry run that would make the netkit.
     ifindex: Option<Ifindex>,
     netns: String,
     made: bool,
-    /// Name of the pair's host end, where it is known.
+    /// Name of the netkit pair's host end; `null` if there is none in this namespace.
     host_end: Option<String>,
     leases: Vec<LeasedQueue>,
-    /// Addresses of the guest.
+    /// Addresses of the guest, given by `--address`.
     addresses: Vec<Prefix>,
     /// Whether the command was a dry run.
     dry_run: bool,
-    /// Steps that were done, or would be.
+    /// Descriptions of the steps that were executed, or that a dry run would execute.
     steps: Vec<String>,
 }
 
 impl Leased {
-    /// Formats the report for people.
+    /// Formats the report as text.
     fn to_text(&self, steps: &[Step]) -> String {
         if self.dry_run {
             let would = self.steps.iter().map(|step| format!("would {step}\n"));
@@ -120,7 +120,7 @@ impl Leased {
     }
 }
 
-/// Warns of chains that drop forwarded packets by their policy: the lease is made, but its packets may not come.
+/// Warns of firewall chains whose policy drops forwarded packets, which then don't reach the guest.
 fn warn_of_a_firewall(site: &Site, addresses: &[Prefix]) {
     let Some(host_end) = &site.host_end else {
         return;

@@ -8,16 +8,16 @@ use serde::Serialize;
 use super::args::{Args, NetkitKind};
 use crate::guest_route::lease_journal::Device;
 
-/// A queue that was leased.
+/// Rx queue of the NIC that was leased, and the netkit's queue that got it.
 #[derive(Debug, Serialize)]
 pub(super) struct LeasedQueue {
-    /// Queue of the physical NIC.
+    /// Number of the rx queue on the physical NIC.
     pub(super) phys_queue: QueueId,
-    /// Queue of the netkit, as the kernel answered; `null` in a dry run.
+    /// Number of the netkit's rx queue, from the kernel's answer; `null` in a dry run.
     pub(super) queue: Option<QueueId>,
 }
 
-/// Devices and namespaces that the steps work on.
+/// Devices and namespaces that the steps of a lease work on.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) phys: LinkInfo,
@@ -25,21 +25,21 @@ pub(super) struct Site {
     pub(super) guest_netns: NetNs,
     pub(super) links: Link,
     pub(super) guest_links: Link,
-    /// Name of the guest end.
+    /// Name of the netkit's guest end, or of a single netkit.
     pub(super) netkit: String,
-    /// Name of the host end; `None` for a single, and for a pair whose host end is not here.
+    /// Name of the netkit's host end; `None` for a single netkit, or if it is in another namespace.
     pub(super) host_end: Option<String>,
-    /// The netkit as it was found; `None` for one that is made for this lease.
+    /// Netkit that existed before the lease; `None` if the netkit is made for the lease.
     pub(super) found: Option<LinkInfo>,
     pub(super) host: Option<Ifindex>,
     pub(super) guest: Option<Ifindex>,
     pub(super) leases: Vec<LeasedQueue>,
-    /// Rules that were added, to be removed if the lease fails.
+    /// Policy routing rules that were added, to be removed if the lease fails.
     pub(super) added_rules: Vec<Rule>,
 }
 
 impl Site {
-    /// Finds the netkit of a lease from this NIC, and its host end.
+    /// Finds the netkit that `--netkit` names, if it exists, and its host end.
     pub(super) fn find(
         args: &Args,
         phys: LinkInfo,
@@ -78,12 +78,12 @@ impl Site {
         })
     }
 
-    /// Whether the netkit is made for this lease.
+    /// Whether the netkit is made for this lease, and did not exist before.
     pub(super) fn is_made(&self) -> bool {
         self.found.is_none()
     }
 
-    /// The end that exists as long as the netkit, and its namespace: of a pair the host end.
+    /// Owner end of the netkit, and its namespace: the host end if it is known, else the guest end.
     pub(super) fn owner_end(&self) -> (Device, &NetNs) {
         let (name, ifindex, netns) = match &self.host_end {
             Some(name) => (name, self.host, &self.here),
@@ -94,7 +94,7 @@ impl Site {
     }
 }
 
-/// Finds the netkit in its namespace, if it exists.
+/// Finds the netkit that `--netkit` names; `None` if there is no device of that name.
 fn find_netkit(args: &Args, here: &NetNs, guest_netns: &NetNs) -> Result<Option<LinkInfo>> {
     let found = by_name(guest_netns, &args.netkit)?;
     let Some(link) = found else {
@@ -123,7 +123,7 @@ fn by_name(netns: &NetNs, name: &str) -> Result<Option<LinkInfo>> {
     }
 }
 
-/// Finds the host end of a pair, if it is in this namespace.
+/// Finds the host end of a netkit pair; `None` if it is not in this namespace.
 fn host_end_of(
     guest: &LinkInfo,
     guest_links: &mut Link,

@@ -13,30 +13,30 @@ use crate::guest_route::lease_journal::LRO;
 use crate::guest_route::sysctl::Switch;
 use crate::remedy::Hint;
 
-/// End of a netkit pair; a single has only the guest end.
+/// End of a netkit pair. A single netkit has only the guest end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetkitEnd {
     Host,
     Guest,
 }
 
-/// A step of a lease.
+/// Step of a lease, which can be described, executed and undone.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     /// Make the netkit with this number of rx queues.
     Make { rx_queues: u32 },
-    /// Lease a queue of the NIC.
+    /// Lease an rx queue of the NIC to the netkit.
     Lease(QueueId),
-    /// Set the mtu of both ends to the NIC's.
+    /// Set the MTU of both ends of the netkit to this value, the NIC's MTU.
     Mtu(u32),
-    /// Set an end up.
+    /// Set an end of the netkit up.
     Up(NetkitEnd),
     /// Announce that the next steps make the kernel switch the NIC's large receive offload off.
     LosesLro,
     /// Add a policy routing rule.
     Rule {
         rule: Rule,
-        /// Whether an earlier lease needs the rule, too, so that it stays if this one fails.
+        /// Whether an earlier lease needs the rule, which then stays if the present lease fails.
         is_needed: bool,
     },
     /// Switch a sysctl on.
@@ -45,14 +45,14 @@ pub(super) enum Step {
     Address(Prefix),
     /// Add a route through the guest end, in the guest's namespace.
     RouteInGuest(Prefix),
-    /// Add a route to the guest through the host end.
+    /// Add a route to the guest's address through the host end.
     RouteToGuest(Prefix),
-    /// Add a proxy entry, so that the NIC answers for the guest.
+    /// Add a proxy entry to the NIC, which then answers ARP or neighbour discovery for the guest.
     Proxy(IpAddr),
 }
 
 impl Site {
-    /// Executes a step.
+    /// Executes a step of the lease.
     pub(super) fn execute(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Make { rx_queues } => self.make(*rx_queues)?,
@@ -98,7 +98,7 @@ impl Site {
         Ok(())
     }
 
-    /// Undoes a step. Changes inside a new netkit are deleted with it.
+    /// Undoes a step of the lease. Changes inside a new netkit are deleted with the netkit.
     pub(super) fn undo(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Make { .. } => self.guest_links.delete(self.guest()?)?,
@@ -132,7 +132,7 @@ impl Site {
         Ok(())
     }
 
-    /// Describes a step.
+    /// Describes a step of the lease, for a dry run or the report.
     pub(super) fn describe(&self, step: &Step) -> String {
         let (phys, netkit) = (&self.phys.name, &self.netkit);
         let netns = self.guest_netns.label();
@@ -180,7 +180,8 @@ impl Site {
         Ok(())
     }
 
-    /// Requests the lease in the netkit's namespace, where the kernel looks the device up.
+    /// Leases a queue of the NIC, by a request in the netkit's namespace, where the kernel looks
+    /// for the netkit.
     fn lease(&mut self, phys_queue: QueueId) -> Result<()> {
         let netns_id = match self.here.is_same(&self.guest_netns)? {
             true => None,
@@ -215,7 +216,7 @@ impl Site {
     }
 }
 
-/// Error of a route that exists and leads elsewhere.
+/// Adds a remedy to the error of a route that exists already and leads elsewhere.
 fn taken(error: Error, netns: &NetNs, option: &str) -> anyhow::Error {
     if error.raw_os_error() != Some(libc::EEXIST) {
         return error.into();
