@@ -226,5 +226,5 @@ fn interrupted_lines_in_words() -> Result<()> {
     let summary = end.good("recv")?;
     let closed = format!("closed: {MIB} bytes, every byte validated");
     framework::tool::says(&said, &[&closed, "warning", "failed after", "byte 6"])?;
-    framework::tool::says(&summary, &["from 2 connections, 1 failed"])
+    framework::tool::says(&summary, &["2 connections, 1 failed"])
 }
