@@ -90,11 +90,16 @@ performance-docs: setup ## write docs/performance.md, its figures and pictures f
 	@$(cargo) run --quiet --locked -p selftests --bin selftests-bench -- docs --out docs \
 		"$(or $(DATA),target/vm/$(or $(KERNEL),$$(cat target/vm/newest))/bench/performance/data.json)" >/dev/null
 
-# RUN="./my-program words": runs that instead of a shell; the file is copied.
-vm: vm-ready ## a shell in the VM, with the NIC, its peer and a container's namespace (leave it with exit); RUN=./my-program
+# RUN="./my-program words": runs that instead of a shell; the file is copied. MINE="./my-program ...": the shell has
+# these files in its PATH.
+vm: vm-can-run vm-ready ## a shell in the VM, with the NIC, its peer and a container's namespace (leave it with exit); RUN=, MINE=./my-program
 	@rm -rf target/guest/mine && mkdir target/guest/mine
-	@$(if $(RUN),install -t target/guest/mine $(firstword $(RUN)))
+	@$(if $(RUN)$(MINE),install -t target/guest/mine $(firstword $(RUN)) $(MINE))
 	@$(vm)/run --interactive -- /host/ready $(if $(RUN),/host/mine/$(notdir $(firstword $(RUN))) $(wordlist 2,$(words $(RUN)),$(RUN)))
+
+vm-can-run:
+	@for file in $(firstword $(RUN)) $(MINE); do [ -f "$$file" ] || { echo "vm: no file $$file here" >&2; exit 1; }; done
+	@$(if $(RUN),,[ -t 0 ] || { echo "vm: a shell wants a terminal; RUN=./script runs a script there" >&2; exit 1; })
 
 build: setup ## static binaries, in target/guest/bin
 	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p receiver -p memory --bins --examples
@@ -140,4 +145,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu gpu-kit test test-host test-vm test-drivers upstream bench bench-host performance-docs lint oldest api ptx vm build release install uninstall dist module setup vm-ready test-ready clean distclean
+.PHONY: help demo gpu gpu-kit test test-host test-vm test-drivers upstream bench bench-host performance-docs lint oldest api ptx vm vm-can-run build release install uninstall dist module setup vm-ready test-ready clean distclean
