@@ -67,7 +67,7 @@ pub enum RecycleError {
     },
     /// The kernel freed another number of frags than it was asked to. The missing frags stay
     /// counted as outstanding; they are not asked for again, since which ones they are isn't known
-    /// and a freed token's number may have been issued anew.
+    /// and a freed token's number may have been issued again.
     #[error("SO_DEVMEM_DONTNEED freed {freed} of {asked} frags")]
     Unequal {
         /// Number of frags to be freed.

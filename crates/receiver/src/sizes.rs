@@ -22,7 +22,7 @@ pub(crate) struct Sizes {
 }
 
 /// Most connections that wait at a listener for others to end. What a waiting connection has received takes memory
-/// that nobody gives back.
+/// that no receiver gives back.
 const BACKLOG: u32 = 8;
 
 impl Sizes {

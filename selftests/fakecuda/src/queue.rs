@@ -1,4 +1,4 @@
-//! Operations in the fake CUDA driver's streams. They are executed only when somebody waits for
+//! Operations in the fake CUDA driver's streams. They are executed only when a caller waits for
 //! them, as late as a GPU may be, so that a caller that does not wait is found out.
 
 use std::collections::VecDeque;

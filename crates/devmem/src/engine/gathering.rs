@@ -37,7 +37,7 @@ const TRUSTED_CHECKS: u32 = 8;
 const MARKS_PER_CHECK: u32 = 16;
 /// Number of checks that found too few bytes, after which each packet wakes the loop again.
 const MAX_STRIKES: u32 = 2;
-/// Silence, in units of the patience, after which the pace of a stream is measured anew.
+/// Silence, in units of the patience, after which the pace of a stream is measured again.
 const PACE_RESET_SILENCE: u32 = 16;
 /// Time over which the pace of a stream is averaged, in units of the patience.
 const PACE_PERIOD: u32 = 16;

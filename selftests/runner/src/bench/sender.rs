@@ -26,7 +26,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 /// Approximate length of a write in bytes.
 const PIECE: usize = 1 << 20;
 
-/// A transfer to be sent: to whom, how much, over how many connections.
+/// A transfer to be sent: its receiver, its size, and over how many connections.
 pub(super) struct Job<'a> {
     pub(super) to: SocketAddr,
     /// Bytes to send, over all connections together.

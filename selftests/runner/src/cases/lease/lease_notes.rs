@@ -88,7 +88,7 @@ fn netkits_that_went() -> Result<()> {
 }
 
 case!(netkit_of_somebody_else);
-/// Leases to a netkit that somebody else made. `unlease` must refuse to delete it without
+/// Leases to a netkit that another program made. `unlease` must refuse to delete it without
 /// `--delete`.
 fn netkit_of_somebody_else() -> Result<()> {
     let before = prepare_containers()?;
@@ -200,7 +200,7 @@ fn remove_temporary_files() -> Result<()> {
 
 case!(damaged_notes);
 /// Damages the file of a lease, then makes it one of another boot. `unlease` must treat the netkit
-/// as somebody else's, and keep the damaged file aside.
+/// as those of another program, and keep the damaged file aside.
 fn damaged_notes() -> Result<()> {
     let before = prepare_containers()?;
     let line = container_options(&format!("--queue {LAST} --address {BESIDE}"));

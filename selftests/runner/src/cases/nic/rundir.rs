@@ -89,7 +89,7 @@ fn full() -> Result<()> {
 }
 
 case!(nobody_reads_the_log);
-/// Blocks a `lease -v` on a standard error that nobody reads. Other commands must not have to wait
+/// Blocks a `lease -v` on a standard error that is not read. Other commands must not have to wait
 /// for it.
 fn nobody_reads_the_log() -> Result<()> {
     testbed::wire()?;
