@@ -14,6 +14,7 @@ use super::ncdevmem::payload;
 use crate::runner::registry::ALL;
 use framework::console::{Shell, Shown};
 use framework::nic_state::{self, Observer};
+use framework::sysctl;
 use framework::testbed::{self, NIC, PEER};
 use framework::tool::{ours, says, sh};
 use framework::{ifindex, println_line};
@@ -191,6 +192,8 @@ case!(gpu);
 /// Doctor, then a transfer into what plays a GPU's memory; 16 MiB, not 4 GiB, as this is an emulated machine.
 fn gpu() -> Result<()> {
     let _sender = wire()?;
+    // What plays the GPU's memory is a udmabuf, of which Linux 7.2 allows 64 MiB.
+    let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "256")?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let [doctor, recv, send] = &commands("docs.gpu")?[..] else {
