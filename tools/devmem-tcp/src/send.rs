@@ -368,7 +368,7 @@ fn silent_peer_error(text: String) -> Error {
     Disappeared { what, text, remedy }.into()
 }
 
-/// Connects to the receiver. While nobody listens, tries again until the time is over.
+/// Connects to the receiver. While the address has no listener, tries again until the time is over.
 fn connect(args: &Args, netns: &NetNs) -> Result<TcpStream> {
     let link = match &args.dev {
         Some(name) => Some(Link::open_in(netns)?.by_name(name)?),

@@ -111,7 +111,7 @@ impl Guest {
 
     /// Checks as [`Guest::check_lease`] does, with the NIC in another namespace.
     pub fn check_lease_from(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
-        let lease = reported_lease(nic_netns, queue)?.context("no lease is told")?;
+        let lease = reported_lease(nic_netns, queue)?.context("no lease is reported")?;
         // The NIC's namespace knows the guest's by a number, which the question gave it.
         let nsid = match nic_netns.is_same(&self.netns)? {
             true => None,
